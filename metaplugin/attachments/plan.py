@@ -1,0 +1,151 @@
+"""The plan of a pod's attachments: the default network first, then each selected one, in order.
+
+Everything that can be refused is refused here, before any delegate runs: names that collide, requests
+that no plugin can honour, networks that the pod may not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metaplugin.attachments.runtime_conf import ArgPairs, RuntimeConf
+from metaplugin.cni.configuration import NetworkConfigList, merge_cni_args, with_top_level
+from metaplugin.cni.errors import InvalidNetworkConfig
+from metaplugin.npwg.selection import (
+    NetworkSelectionElement,
+    legacy_cni_args,
+    undeclared_capabilities,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAttachment:
+    """One attachment to make. `name` is the network's in status and events; `gateways` is what
+    `default-route` asks for: None nothing, () to keep the network's own."""
+
+    name: str
+    config: NetworkConfigList
+    runtime: RuntimeConf
+    default: bool = False
+    gateways: tuple[str, ...] | None = None
+
+    @property
+    def ifname(self) -> str:
+        return self.runtime.ifname
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network to attach: its name for people, and its configuration."""
+
+    name: str
+    config: NetworkConfigList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A network that the pod selects, with the element that does."""
+
+    element: NetworkSelectionElement
+    network: Network
+
+
+def default_attachment(
+    network: Network, *, ifname: str, args: ArgPairs, capability_args: Mapping[str, Any]
+) -> PlannedAttachment:
+    """Return the cluster-wide default network's attachment: it alone gets the runtime's own
+    capabilities and arguments (NPWG 7.5)."""
+    runtime = RuntimeConf(ifname=ifname, args=args, capability_args=dict(capability_args))
+    return PlannedAttachment(name=network.name, config=network.config, runtime=runtime, default=True)
+
+
+def selected_attachment(selection: Selection, *, ifname: str, args: ArgPairs) -> PlannedAttachment:
+    """Return the attachment that an element asks for, its requests checked against what the network's
+    plugins declare (NPWG 4.1.2.1)."""
+    element, config = selection.element, selection.network.config
+    if missing := undeclared_capabilities(element, config):
+        raise InvalidNetworkConfig(
+            f"{element.where}: network {selection.network.name} can't honour {_listed(missing)}: none of "
+            f"its plugins declares the capability",
+            details=f'add "capabilities": {{"{missing[0]}": true}} to a plugin of that network that '
+            f"supports it",
+        )
+    if element.cni_args:
+        config = merge_cni_args(config, element.cni_args)
+    if element.device_id:
+        config = with_top_level(
+            config, {"deviceID": element.device_id, "pciBusID": element.device_id}
+        )
+    runtime = RuntimeConf(
+        ifname=ifname,
+        args=(*args, *legacy_cni_args(element)),
+        capability_args=element.capability_args(),
+    )
+    return PlannedAttachment(
+        name=selection.network.name,
+        config=config,
+        runtime=runtime,
+        gateways=element.default_route,
+    )
+
+
+def make_plan(
+    default: PlannedAttachment,
+    *,
+    always: Iterable[Network],
+    selections: Iterable[Selection],
+    args: ArgPairs,
+) -> tuple[PlannedAttachment, ...]:
+    """Return every attachment in order, interface names unique; raise InvalidNetworkConfig.
+
+    A generated name is `net<position>`, the default network being position 0, so that it depends on
+    nothing but the annotation (MULTUS-5); when a requested name has taken it, the next free number
+    from the end of the list on is used (NPWG 4.2.1).
+    """
+    always, selections = tuple(always), tuple(selections)
+    requested = [None] * len(always) + [selection.element.interface for selection in selections]
+    names = interface_names(default.ifname, requested)
+    plan = [default]
+    for network, ifname in zip(always, names, strict=False):
+        runtime = RuntimeConf(ifname=ifname, args=args)
+        plan.append(PlannedAttachment(name=network.name, config=network.config, runtime=runtime))
+    for selection, ifname in zip(selections, names[len(always) :], strict=True):
+        plan.append(selected_attachment(selection, ifname=ifname, args=args))
+    return tuple(plan)
+
+
+def interface_names(default: str, requested: Collection[str | None]) -> tuple[str, ...]:
+    """Return a name for each: the requested one, else `net<position>` or the next number that is free."""
+    taken = {default}
+    for position, name in enumerate(requested, start=1):
+        if name in taken:
+            raise InvalidNetworkConfig(
+                f"network selection {position} asks for interface {name!r}, which another attachment "
+                f"of this pod has already"
+            )
+        taken |= {name} if name else set()
+    names, spare = [], len(requested) + 1
+    for position, name in enumerate(requested, start=1):
+        chosen = name or f"net{position}"
+        while name is None and chosen in taken:
+            chosen, spare = f"net{spare}", spare + 1
+        taken.add(chosen)
+        names.append(chosen)
+    return tuple(names)
+
+
+def with_netns_check(plan: Iterable[PlannedAttachment], present: Collection[str]) -> None:
+    """Raise InvalidNetworkConfig when an interface of the plan exists in the sandbox already: a
+    delegate's rollback would delete what isn't ours (CNI section 4, ADD)."""
+    for attachment in plan:
+        if attachment.ifname in present:
+            raise InvalidNetworkConfig(
+                f"network {attachment.name}: interface {attachment.ifname!r} exists in the container "
+                f"already; nothing was changed"
+            )
+
+
+def _listed(keys: tuple[str, ...]) -> str:
+    return ", ".join(keys)

@@ -1,0 +1,230 @@
+"""What is remembered of a sandbox's attachments, from before the first delegate runs until the last DEL.
+
+A record holds the plan, each attachment's result once there is one, and the DEL calls as ready bytes in
+the order in which to run them: a program that understands nothing else can carry them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metaplugin.attachments.calls import PluginCall, del_calls
+from metaplugin.attachments.default_routes import DefaultRoutes
+from metaplugin.attachments.plan import PlannedAttachment
+from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
+from metaplugin.cni.configuration import parse_network_config
+from metaplugin.cni.errors import CNIError
+from metaplugin.cni.raw import JSONObject, dump, load_object
+from metaplugin.cni.result import Result, parse_result
+from metaplugin.wire.container import (
+    DamagedRecord,
+    Section,
+    decode_record,
+    encode_section,
+    record_file_name,
+)
+from metaplugin.wire.frames import Exec, Netns
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeAttachment:
+    """A planned attachment and what became of it.
+
+    `own` is the result of its plugins, which its DEL gets; `result` is the same corrected for what the
+    pod's other attachments did to its routes: CHECK, status and the runtime get that one.
+    """
+
+    planned: PlannedAttachment
+    own: Result | None = None
+    result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One outer attachment (container id, interface) and all that it consists of.
+
+    `complete` says that an ADD got to its end; `status` is the network-status annotation's text;
+    `runtime` is the program that called, `network` the outer configuration's name.
+    """
+
+    generation: str
+    sandbox: Sandbox
+    ifname: str
+    network: str
+    runtime: str
+    pod: PodReference | None
+    created: float
+    attachments: tuple[MadeAttachment, ...]
+    default_routes: DefaultRoutes | None = None
+    complete: bool = False
+    status: str = ""
+
+    @property
+    def file_name(self) -> str:
+        return record_file_name(self.sandbox.container_id, self.ifname)
+
+    def del_calls(self) -> tuple[PluginCall, ...]:
+        """Return the DEL calls of all attachments, the last one first."""
+        return tuple(
+            call
+            for made in reversed(self.attachments)
+            for call in del_calls(made.planned, self.sandbox, made.own)
+        )
+
+    def with_results(self, results: Mapping[int, Result]) -> Record:
+        """Return the record with the plugins' results by position."""
+        made = (
+            replace(attachment, own=results.get(position), result=results.get(position))
+            for position, attachment in enumerate(self.attachments)
+        )
+        return replace(self, attachments=tuple(made))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """A record as it was read: `calls` are the bytes on disk, which a DEL runs as they are."""
+
+    record: Record
+    calls: tuple[PluginCall, ...]
+
+
+def encode_record(record: Record, *, deadline_s: float) -> bytes:
+    """Return the record as one section of its file."""
+    sandbox = record.sandbox
+    return encode_section(
+        Section(
+            note=dump(_note(record)),
+            netns=Netns(
+                sandbox.netns.encode(errors="surrogateescape"), sandbox.device, sandbox.inode
+            ),
+            calls=tuple(call.to_exec(deadline_s) for call in record.del_calls()),
+        )
+    )
+
+
+def decode_stored_record(content: bytes) -> StoredRecord:
+    """Return what a record's file holds; raise DamagedRecord."""
+    section = decode_record(content)
+    try:
+        note = load_object(section.note, what="the record's note")
+        record = _record(note, section.netns)
+        calls = _named_calls(record, section.calls)
+    except (CNIError, KeyError, TypeError, ValueError) as exc:
+        raise DamagedRecord(f"the record's note can't be used: {exc}") from exc
+    return StoredRecord(record=record, calls=calls)
+
+
+def _named_calls(record: Record, frames: tuple[Exec, ...]) -> tuple[PluginCall, ...]:
+    planned = [
+        made.planned for made in reversed(record.attachments) for _ in made.planned.config.plugins
+    ]
+    return tuple(
+        PluginCall(
+            type=frame.type.decode(),
+            environment=frame.environment,
+            stdin=frame.stdin,
+            network=attachment.name,
+            ifname=attachment.ifname,
+        )
+        for frame, attachment in zip(frames, planned, strict=True)
+    )
+
+
+def _note(record: Record) -> JSONObject:
+    pod, wanted = record.pod, record.default_routes
+    return {
+        "schema": SCHEMA,
+        "generation": record.generation,
+        "containerID": record.sandbox.container_id,
+        "ifname": record.ifname,
+        "network": record.network,
+        "runtime": record.runtime,
+        "created": record.created,
+        "complete": record.complete,
+        "status": record.status,
+        "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
+        "defaultRoutes": _default_routes_note(wanted) if wanted else None,
+        "attachments": [_attachment_note(made) for made in record.attachments],
+    }
+
+
+def _default_routes_note(wanted: DefaultRoutes) -> JSONObject:
+    gateways = {str(family): list(found) for family, found in wanted.gateways.items()}
+    return {"ifname": wanted.ifname, "gateways": gateways}
+
+
+def _attachment_note(made: MadeAttachment) -> JSONObject:
+    planned = made.planned
+    return {
+        "name": planned.name,
+        "ifname": planned.ifname,
+        "default": planned.default,
+        "config": planned.config.raw,
+        "args": [list(pair) for pair in planned.runtime.args],
+        "capabilityArgs": dict(planned.runtime.capability_args),
+        "gateways": None if planned.gateways is None else list(planned.gateways),
+        "own": _result_note(made.own),
+        "result": None if made.result == made.own else _result_note(made.result),
+    }
+
+
+def _result_note(result: Result | None) -> JSONObject | None:
+    return None if result is None else {"cniVersion": result.cni_version, **result.raw}
+
+
+def _record(note: JSONObject, netns: Netns) -> Record:
+    if note["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {note['schema']}, this release reads {SCHEMA}")
+    pod, wanted = note["pod"], note["defaultRoutes"]
+    return Record(
+        generation=note["generation"],
+        sandbox=Sandbox(
+            container_id=note["containerID"],
+            netns=netns.path.decode(errors="surrogateescape"),
+            device=netns.device,
+            inode=netns.inode,
+        ),
+        ifname=note["ifname"],
+        network=note["network"],
+        runtime=note["runtime"],
+        pod=PodReference(**pod) if pod else None,
+        created=note["created"],
+        attachments=tuple(_made(attachment) for attachment in note["attachments"]),
+        default_routes=_default_routes(wanted) if wanted else None,
+        complete=note["complete"],
+        status=note["status"],
+    )
+
+
+def _default_routes(note: JSONObject) -> DefaultRoutes:
+    gateways = {int(family): tuple(found) for family, found in note["gateways"].items()}
+    return DefaultRoutes(ifname=note["ifname"], gateways=gateways)
+
+
+def _made(note: Mapping[str, Any]) -> MadeAttachment:
+    runtime = RuntimeConf(
+        ifname=note["ifname"],
+        args=tuple((key, value) for key, value in note["args"]),
+        capability_args=note["capabilityArgs"],
+    )
+    gateways = note["gateways"]
+    planned = PlannedAttachment(
+        name=note["name"],
+        config=parse_network_config(note["config"], where="record"),
+        runtime=runtime,
+        default=note["default"],
+        gateways=None if gateways is None else tuple(gateways),
+    )
+    own = _result(note["own"], planned)
+    result = own if note["result"] is None else _result(note["result"], planned)
+    return MadeAttachment(planned=planned, own=own, result=result)
+
+
+def _result(note: JSONObject | None, planned: PlannedAttachment) -> Result | None:
+    if note is None:
+        return None
+    return parse_result(dump(note), configured_version=planned.config.cni_version, where="record")

@@ -1,0 +1,163 @@
+"""ADD: the default network first, then each network that the pod selects, or nothing at all.
+
+The story in order: understand the request, plan, remember durably, run the delegates, set the default
+routes, remember the results, publish the status, answer with the default network's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from metaplugin.attachments.default_routes import (
+    DefaultRoutes,
+    wanted_default_routes,
+    with_default_routes,
+)
+from metaplugin.attachments.plan import PlannedAttachment, with_netns_check
+from metaplugin.attachments.record import MadeAttachment, Record, encode_record
+from metaplugin.attachments.runtime_conf import pod_reference
+from metaplugin.cni.errors import InvalidEnvironment, TryAgainLater
+from metaplugin.cni.raw import JSONObject
+from metaplugin.cni.result import Result
+from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.delete import finish_record
+from metaplugin.commands.facts import OuterConfig, parse_outer_config, plan_attachments
+from metaplugin.commands.libcni import add_network_list
+from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
+from metaplugin.commands.rollback import Attempt, undone_on_failure
+from metaplugin.npwg.status import format_status, status_entries
+from metaplugin.wire.container import DamagedRecord, record_file_name
+
+
+async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
+    """Attach the sandbox and return the default network's result in the request's cniVersion.
+
+    Raise CNIError with nothing left behind, or, where a delegate couldn't undo its part, with a record
+    from which the runtime's DEL goes on. Raise CallerGone when the runtime gave up.
+    """
+    deadline = Deadline.start(node.settings.deadlines)
+    outer = parse_outer_config(request.stdin)
+    network = _required_network(caller)
+    await _finish_older_record(request, caller, node, deadline)
+    plan = await _planned(request, outer, node)
+    with_netns_check(plan, [interface.name for interface in await network.interfaces()])
+    record = _new_record(request, outer, plan)
+    await caller.records.save(record.file_name, _encoded(record, node))
+    async with undone_on_failure(record, caller, deadline) as attempt:
+        results = await _attach(plan, attempt, request, caller, deadline)
+        wanted = wanted_default_routes(plan, results)
+        if wanted:
+            await network.set_default_routes(wanted)
+        record = _completed(record, results, wanted)
+        await caller.records.append(record.file_name, _encoded(record, node))
+    await node.status.publish(record)
+    return _answer(record, outer)
+
+
+def _required_network(caller: Caller) -> SandboxNetwork:
+    if caller.network is None:
+        raise InvalidEnvironment("CNI_NETNS: no network namespace came with the request")
+    return caller.network
+
+
+async def _finish_older_record(
+    request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> None:
+    """Clear what an interrupted ADD left under the same name; refuse to touch a live attachment."""
+    name = record_file_name(request.sandbox.container_id, request.args.ifname)
+    try:
+        stored = await node.records.read(name)
+    except DamagedRecord as exc:
+        raise TryAgainLater(f"the record of an earlier ADD is damaged: {exc}") from exc
+    if stored is None:
+        return
+    sandbox = request.sandbox
+    if stored.record.complete and stored.record.sandbox.is_at(sandbox.device, sandbox.inode):
+        raise InvalidEnvironment(
+            f"CNI_CONTAINERID {sandbox.container_id}, CNI_IFNAME {request.args.ifname}: attached "
+            f"already, and left as it is",
+            details="the CNI specification asks for a DEL before another ADD (section 4)",
+        )
+    await finish_record(stored, request, caller, deadline)
+
+
+async def _planned(
+    request: Request, outer: OuterConfig, node: Node
+) -> tuple[PlannedAttachment, ...]:
+    limit = node.settings.deadlines.facts
+    try:
+        async with asyncio.timeout(limit), node.planning:
+            return await plan_attachments(request.args, outer, node)
+    except TimeoutError as exc:
+        raise TryAgainLater(f"the pod's networks could not be learnt within {limit:g} s") from exc
+
+
+def _new_record(
+    request: Request, outer: OuterConfig, plan: Sequence[PlannedAttachment]
+) -> Record:
+    return Record(
+        generation=str(uuid.uuid4()),
+        sandbox=request.sandbox,
+        ifname=request.args.ifname,
+        network=outer.name,
+        runtime=request.runtime,
+        pod=pod_reference(request.args.args),
+        created=time.time(),
+        attachments=tuple(MadeAttachment(planned=planned) for planned in plan),
+    )
+
+
+def _encoded(record: Record, node: Node) -> bytes:
+    return encode_record(record, deadline_s=node.settings.deadlines.delegate)
+
+
+async def _attach(
+    plan: Sequence[PlannedAttachment],
+    attempt: Attempt,
+    request: Request,
+    caller: Caller,
+    deadline: Deadline,
+) -> list[Result]:
+    """Run the delegates strictly in order, never two at a time for one pod (NPWG 7.3)."""
+    results = []
+    for position, planned in enumerate(plan):
+        attempt.tried = position + 1
+        result = await add_network_list(caller.plugins, planned, request.sandbox, deadline)
+        attempt.results[position] = result
+        results.append(result)
+    return results
+
+
+def _completed(record: Record, results: Sequence[Result], wanted: DefaultRoutes | None) -> Record:
+    made = tuple(
+        MadeAttachment(
+            planned=attachment.planned,
+            own=own,
+            result=with_default_routes(attachment.planned.ifname, own, wanted) if wanted else own,
+        )
+        for attachment, own in zip(record.attachments, results, strict=True)
+    )
+    complete = replace(record, attachments=made, default_routes=wanted, complete=True)
+    return replace(complete, status=_status(complete))
+
+
+def _status(record: Record) -> str:
+    entries: list[JSONObject] = []
+    for made in record.attachments:
+        if made.result is not None:
+            planned = made.planned
+            entries += status_entries(
+                made.result, name=planned.name, ifname=planned.ifname, default=planned.default
+            )
+    return format_status(entries)
+
+
+def _answer(record: Record, outer: OuterConfig) -> JSONObject:
+    result = record.attachments[0].result
+    if result is None:
+        raise TryAgainLater("the default network has no result")
+    return result.to_version(outer.cni_version)

@@ -1,0 +1,37 @@
+"""How long a request, and each delegate in it, may still take."""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from dataclasses import dataclass
+
+from metaplugin.cni.errors import TryAgainLater
+from metaplugin.commands.ports import Deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the event loop's clock by which a request has to be answered."""
+
+    at: float
+    limits: Deadlines
+
+    @classmethod
+    def start(cls, limits: Deadlines) -> Deadline:
+        return cls(get_running_loop().time() + limits.request, limits)
+
+    def for_delegate(self, what: str) -> float:
+        """Return the seconds that a delegate gets, what rollback needs left alone; raise TryAgainLater."""
+        return self._share(self.limits.rollback, what)
+
+    def for_rollback(self, what: str) -> float:
+        """Return the seconds that a delegate gets while undoing or deleting; raise TryAgainLater."""
+        return self._share(0, what)
+
+    def _share(self, kept: float, what: str) -> float:
+        left = self.at - kept - get_running_loop().time()
+        if left <= 0:
+            raise TryAgainLater(
+                f"{what} was not started: the request's {self.limits.request - kept:g} s are used up"
+            )
+        return min(left, self.limits.delegate)

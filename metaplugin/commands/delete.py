@@ -1,0 +1,109 @@
+"""DEL: the record's calls as they were written, all of them tried; no API and no plan is needed.
+
+Missing things are success, failures are told together, and the record goes only when nothing is left
+for it to say.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from metaplugin.attachments.calls import PluginCall, del_calls
+from metaplugin.attachments.record import StoredRecord
+from metaplugin.attachments.runtime_conf import Sandbox
+from metaplugin.cni.errors import CNIError, TryAgainLater, join_errors
+from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.facts import parse_outer_config, plan_attachments
+from metaplugin.commands.libcni import run_all
+from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.wire.container import DamagedRecord, record_file_name
+from metaplugin.wire.frames import NetnsState
+
+log = logging.getLogger(__name__)
+
+
+async def delete(request: Request, caller: Caller, node: Node) -> None:
+    """Release everything that the record names; raise CNIError, the record kept, if something wasn't.
+
+    An attachment without a record, and never deleted before, is released at best effort from what the
+    cluster and the runtime say of it now. Raise CallerGone when the runtime gave up.
+    """
+    deadline = Deadline.start(node.settings.deadlines)
+    parse_outer_config(request.stdin)
+    name = record_file_name(request.sandbox.container_id, request.args.ifname)
+    try:
+        stored = await node.records.read(name)
+    except DamagedRecord as exc:
+        log.error("damaged record", extra={"record": name, "error": str(exc)})
+        await _delete_damaged(name, request, caller, node, deadline)
+        return
+    if stored:
+        await finish_record(stored, request, caller, deadline)
+        await node.status.withdraw(stored.record)
+    elif not await node.records.is_forgotten(name):
+        await _delete_unknown(request, caller, node, deadline)
+
+
+async def finish_record(
+    stored: StoredRecord, request: Request, caller: Caller, deadline: Deadline
+) -> None:
+    """Run a record's DEL calls and put a tombstone in its place; raise CNIError with the record kept."""
+    netns = await _present_netns(stored.record.sandbox, request.sandbox, caller)
+    calls = [call.in_netns(netns) for call in stored.calls]
+    await _run(calls, caller, deadline)
+    await caller.records.forget(stored.record.file_name)
+
+
+async def _present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> str:
+    """Return the path of the record's namespace, "" when it is gone: the runtime may give an empty
+    path, and at the old path there may be another container's namespace by now."""
+    if given.netns and recorded.is_at(given.device, given.inode):
+        return given.netns
+    stated = await caller.locks.stat_netns(recorded.netns)
+    alive = stated.state == NetnsState.VALID and recorded.is_at(stated.device, stated.inode)
+    return recorded.netns if alive else ""
+
+
+async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) -> None:
+    if errors := await run_all(caller.plugins, calls, deadline):
+        raise join_errors(errors)
+
+
+async def _delete_unknown(
+    request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> None:
+    """Run the DELs that a plan of now would have; what can't be planned any more is nothing to release."""
+    try:
+        calls = await _rebuilt_calls(request, caller, node)
+    except CNIError as exc:
+        log.info("nothing known to delete", extra={"error": exc.msg})
+        return
+    await _run(calls, caller, deadline)
+
+
+async def _delete_damaged(
+    name: str, request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> None:
+    """Release what a plan of now names, and only then give the damaged record up; else answer 11."""
+    try:
+        calls = await _rebuilt_calls(request, caller, node)
+    except CNIError as exc:
+        raise TryAgainLater(
+            f"the record {name} is damaged, and what it held can't be rebuilt: {exc.msg}",
+            details="an operator who knows that nothing of the sandbox is left may remove the record",
+        ) from exc
+    await _run(calls, caller, deadline)
+    await caller.records.forget(name)
+
+
+async def _rebuilt_calls(request: Request, caller: Caller, node: Node) -> list[PluginCall]:
+    outer = parse_outer_config(request.stdin)
+    async with node.planning:
+        plan = await plan_attachments(request.args, outer, node)
+    calls = []
+    for planned in reversed(plan):
+        for call in del_calls(planned, request.sandbox, None):
+            if await caller.plugins.find_in_path(call.type):
+                calls.append(call)
+    return calls

@@ -1,0 +1,210 @@
+"""What the flows need from outside, each port named by what it offers.
+
+`Caller` lives as long as one request: the program that the runtime started, in the runtime's context.
+`Node` lives as long as the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from metaplugin.attachments.calls import PluginCall
+from metaplugin.attachments.default_routes import DefaultRoutes
+from metaplugin.attachments.isolation import Isolation
+from metaplugin.attachments.record import Record, StoredRecord
+from metaplugin.attachments.runtime_conf import PodReference, Sandbox
+from metaplugin.cni.configuration import NetworkConfigList
+from metaplugin.cni.environment import CmdArgs
+from metaplugin.npwg.definition import NetworkAttachmentDefinition
+from metaplugin.wire.frames import Executed, Stated
+
+
+class CallerGone(Exception):
+    """The program that the runtime started is gone: nothing can be run or written for it any more.
+
+    The flow ends where it stands; the record says what the runtime's DEL has to undo.
+    """
+
+
+class PluginRunner(Protocol):
+    """Runs delegates where the runtime would: in its namespaces, cgroup and environment."""
+
+    async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
+        """Run a delegate to its end, at most `deadline_s`; raise CallerGone."""
+
+    async def find_in_path(self, plugin_type: str) -> bool:
+        """Say whether an executable of that name is in the search path; raise CallerGone."""
+
+
+class RecordWriter(Protocol):
+    """Writes records under the sandbox's lock, so that nothing is written for a call that is over."""
+
+    async def save(self, name: str, content: bytes) -> None:
+        """Write a record durably; raise IOFailure, with nothing changed, or CallerGone."""
+
+    async def append(self, name: str, content: bytes) -> None:
+        """Add a section to a record; raise IOFailure or CallerGone."""
+
+    async def forget(self, name: str) -> None:
+        """Put a tombstone in the record's place; raise IOFailure or CallerGone."""
+
+
+class SandboxLocks(Protocol):
+    """The locks of other sandboxes than the request's own, one at a time."""
+
+    async def try_lock(self, container_id: str) -> bool:
+        """Take a sandbox's lock unless something runs for it; raise CallerGone."""
+
+    async def unlock(self) -> None:
+        """Release what try_lock took; raise CallerGone."""
+
+    async def stat_netns(self, path: str) -> Stated:
+        """Say what is at a path of the runtime's mount namespace; raise CallerGone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceState:
+    """An interface as the kernel has it; addresses with prefix length."""
+
+    name: str
+    addresses: frozenset[str]
+
+
+class SandboxNetwork(Protocol):
+    """The inside of the sandbox's network namespace."""
+
+    async def interfaces(self) -> Sequence[InterfaceState]:
+        """Return the interfaces with their addresses; raise IOFailure."""
+
+    async def default_routes(self) -> dict[int, tuple[tuple[str, str], ...]]:
+        """Return per family the (interface, gateway) pairs of the main table's default routes, the
+        preferred one first; raise IOFailure."""
+
+    async def set_default_routes(self, wanted: DefaultRoutes) -> None:
+        """Make the families of `wanted` have these default routes and no others; raise IOFailure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A runtime's call. `sandbox.netns` is "" when there is no such namespace (any more)."""
+
+    args: CmdArgs
+    stdin: bytes
+    sandbox: Sandbox
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """What the program that the runtime started does for us; `network` is None without a netns."""
+
+    plugins: PluginRunner
+    records: RecordWriter
+    locks: SandboxLocks
+    network: SandboxNetwork | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPod:
+    """What the cluster says of a pod. `uid` is empty when it doesn't say one."""
+
+    uid: str
+    annotations: dict[str, str]
+
+
+class Cluster(Protocol):
+    """Pods and network definitions; None when they authoritatively don't exist."""
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        """Return the pod of that name, whatever its UID; raise TryAgainLater when it can't be known."""
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        """Return the definition; raise TryAgainLater, or InvalidNetworkConfig for a malformed one."""
+
+
+class Memory(Protocol):
+    """Last known copies, for when the cluster can't be asked; losing them costs nothing else."""
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        """Return the last known copy of the pod; None when there is none."""
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        """Return the last known copy of the definition; None when there is none."""
+
+    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
+        """Keep a copy, some time soon; never raises."""
+
+    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
+        """Keep a copy, some time soon; never raises."""
+
+
+class ConfigurationFiles(Protocol):
+    """Network configurations on the node's disk (NPWG 3.4.1)."""
+
+    async def named(self, name: str) -> NetworkConfigList | None:
+        """Return the configuration of that network name, a list before a single plugin's; raise CNIError."""
+
+    async def at(self, path: str) -> NetworkConfigList:
+        """Return the configuration in that file, or in the first of that folder; raise CNIError."""
+
+
+class RecordReader(Protocol):
+    """Records as they are on disk."""
+
+    async def read(self, name: str) -> StoredRecord | None:
+        """Return a record; None when there is none; raise DamagedRecord, or IOFailure."""
+
+    async def read_all(self) -> Sequence[StoredRecord]:
+        """Return every record that can be read; damaged ones are left where they are, and logged."""
+
+    async def is_forgotten(self, name: str) -> bool:
+        """Say whether the record's last DEL has been done."""
+
+
+class StatusPublisher(Protocol):
+    """Brings the network-status annotation to the pod."""
+
+    async def publish(self, record: Record) -> None:
+        """Hand over a record's status, and wait a bounded time for it to be written; never raises."""
+
+    async def withdraw(self, record: Record) -> None:
+        """Say that the record has ended; never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds. The kubelet gives a request 240 s; `rollback` is kept of `request` for undoing."""
+
+    request: float = 200
+    rollback: float = 60
+    delegate: float = 90
+    facts: float = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The configuration that the flows see."""
+
+    cluster_network: str = ""
+    system_namespace: str = "kube-system"
+    isolation: Isolation = field(default_factory=Isolation)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What is there for all requests. `cluster` is None where no cluster is configured.
+
+    `planning` bounds how many requests plan at a time; delegates run outside it, so that no pod waits
+    for another pod's.
+    """
+
+    settings: Settings
+    cluster: Cluster | None
+    configurations: ConfigurationFiles
+    records: RecordReader
+    status: StatusPublisher
+    planning: asyncio.Semaphore

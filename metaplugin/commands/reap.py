@@ -1,0 +1,81 @@
+"""Releasing what a vanished sandbox left, when its runtime never sent the DEL."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from metaplugin.attachments.record import Record, StoredRecord
+from metaplugin.attachments.runtime_conf import Sandbox
+from metaplugin.cni.environment import CmdArgs, Command
+from metaplugin.cni.errors import CNIError
+from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.delete import finish_record
+from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.wire.container import DamagedRecord
+from metaplugin.wire.frames import NetnsState
+
+log = logging.getLogger(__name__)
+
+# An ADD is answered within 200 s and its runtime deletes at once: after this nobody will.
+ABANDONED_AFTER_S = 600
+
+
+async def reap(caller: Caller, node: Node) -> int:
+    """Release every record whose sandbox is gone or whose ADD was abandoned; return how many.
+
+    What fails is logged and stays for the next time. Raise CallerGone.
+    """
+    released = 0
+    for stored in await node.records.read_all():
+        if await _is_left_over(stored.record, caller):
+            deadline = Deadline.start(node.settings.deadlines)
+            errors = await finish_unless_busy(stored, caller, node, deadline)
+            for error in errors:
+                log.error(
+                    "left-over record could not be released",
+                    extra={"record": stored.record.file_name, "error": error.msg},
+                )
+            released += not errors
+    return released
+
+
+async def finish_unless_busy(
+    stored: StoredRecord, caller: Caller, node: Node, deadline: Deadline
+) -> list[CNIError]:
+    """Run a record's DEL under its sandbox's lock; return what failed. A sandbox for which something
+    runs now, or whose record has changed meanwhile, is left alone."""
+    record = stored.record
+    if not await caller.locks.try_lock(record.sandbox.container_id):
+        return []
+    try:
+        present = await node.records.read(record.file_name)
+        if present and present.record.generation == record.generation:
+            await finish_record(present, _deletion(record), caller, deadline)
+            await node.status.withdraw(record)
+    except CNIError as exc:
+        return [exc]
+    except DamagedRecord as exc:
+        log.error("damaged record", extra={"record": record.file_name, "error": str(exc)})
+    finally:
+        await caller.locks.unlock()
+    return []
+
+
+async def _is_left_over(record: Record, caller: Caller) -> bool:
+    stated = await caller.locks.stat_netns(record.sandbox.netns)
+    if stated.state == NetnsState.UNREADABLE:
+        return False
+    present = stated.state == NetnsState.VALID
+    if not present or not record.sandbox.is_at(stated.device, stated.inode):
+        return True
+    return not record.complete and time.time() - record.created > ABANDONED_AFTER_S
+
+
+def _deletion(record: Record) -> Request:
+    """Return the DEL that the runtime would have sent, without a namespace's path."""
+    args = CmdArgs(
+        command=Command.DEL, container_id=record.sandbox.container_id, ifname=record.ifname
+    )
+    sandbox = Sandbox(container_id=record.sandbox.container_id, netns="")
+    return Request(args=args, stdin=b"", sandbox=sandbox, runtime=record.runtime)

@@ -1,0 +1,111 @@
+"""The daemon's wiring and life: made from its configuration, serving until SIGTERM, draining then.
+
+Records and configuration stay when it ends; the next daemon, or the shim alone, goes on from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+from metaplugin.attachments.record import Record
+from metaplugin.cni.errors import CNIError
+from metaplugin.commands.ports import Cluster, Node, StatusPublisher
+from metaplugin.commands.remembered import RememberedCluster
+from metaplugin.daemon.config import DaemonConfig
+from metaplugin.daemon.server import ReapSchedule, Server
+from metaplugin.folder.configurations import ConfigurationFolder
+from metaplugin.folder.manifests import ManifestFolder
+from metaplugin.folder.status import StatusFolder
+from metaplugin.state.database import StateDatabase
+from metaplugin.state.records import RecordFolder
+
+log = logging.getLogger(__name__)
+
+TOMBSTONE_SWEEP_S = 3600
+
+
+class Unpublished:
+    """The port StatusPublisher where no cluster is configured: there is no pod to write to."""
+
+    async def publish(self, record: Record) -> None:
+        return
+
+    async def withdraw(self, record: Record) -> None:
+        return
+
+
+async def run_daemon(config: DaemonConfig) -> None:
+    """Serve until SIGTERM or SIGINT; raise OSError if the socket or folders can't be made."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = StateDatabase(config.state_dir / "state.db")
+    await database.open()
+    with (
+        ThreadPoolExecutor(max_workers=4, thread_name_prefix="disk") as disk,
+        ThreadPoolExecutor(max_workers=4, thread_name_prefix="netlink") as netlink,
+    ):
+        records = RecordFolder(config.state_dir, disk)
+        cluster, status = _cluster(config, database, disk)
+        node = Node(
+            settings=config.settings(),
+            cluster=cluster,
+            configurations=ConfigurationFolder(config.conf_dir, disk),
+            records=records,
+            status=status or Unpublished(),
+            planning=asyncio.Semaphore(config.planning_limit),
+        )
+        background = [asyncio.create_task(_sweep_tombstones(records))]
+        if status:
+            status.resume(stored.record for stored in await records.read_all())
+            background.append(asyncio.create_task(status.keep_writing()))
+        await _serve(config, node, netlink, stop)
+        await _end(background)
+    await database.close()
+
+
+def _cluster(
+    config: DaemonConfig, database: StateDatabase, disk: ThreadPoolExecutor
+) -> tuple[Cluster | None, StatusFolder | None]:
+    manifests = config.manifests
+    if manifests is None:
+        return None, None
+    cluster = RememberedCluster(ManifestFolder(manifests.folder, disk), database)
+    return cluster, StatusFolder(manifests.status_folder, disk)
+
+
+async def _serve(
+    config: DaemonConfig, node: Node, netlink: ThreadPoolExecutor, stop: asyncio.Event
+) -> None:
+    server = Server(
+        path=config.run_dir / "daemon.sock",
+        node=node,
+        netlink=netlink,
+        reaping=ReapSchedule(config.reap_interval_seconds),
+    )
+    log.info("serving", extra={"socket": str(server.path)})
+    await server.serve(stop)
+    await server.drain(config.deadlines.drain_seconds)
+    log.info("stopped")
+
+
+async def _sweep_tombstones(records: RecordFolder) -> None:
+    while True:
+        try:
+            await records.drop_old_tombstones()
+        except CNIError as exc:
+            log.error("tombstones not swept", extra={"error": exc.msg})
+        await asyncio.sleep(TOMBSTONE_SWEEP_S)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

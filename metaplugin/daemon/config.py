@@ -1,0 +1,112 @@
+"""The daemon's configuration file: YAML, every key typed, an unknown one refused with the nearest known."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from metaplugin.attachments.isolation import Isolation
+from metaplugin.commands.ports import Deadlines, Settings
+
+
+class ConfigurationError(Exception):
+    """The configuration file can't be used; the text names every place and what is expected there."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=False
+    )
+
+
+class ManifestsConfig(_Section):
+    """A folder of manifests as the cluster; `statusFolder` gets each pod's network-status."""
+
+    folder: Path
+    status_folder: Path
+
+
+class DeadlinesConfig(_Section):
+    """Seconds. The kubelet ends a request after 240; rollback is kept of the request's own."""
+
+    request_seconds: float = Field(default=200, gt=0, le=230)
+    rollback_seconds: float = Field(default=60, gt=0)
+    delegate_seconds: float = Field(default=90, gt=0)
+    facts_seconds: float = Field(default=25, gt=0)
+    drain_seconds: float = Field(default=200, gt=0)
+
+
+class DaemonConfig(_Section):
+    """What the daemon may be told. `clusterNetwork` names the default network: a net-attach-def
+    (`namespace/name`), the name of a configuration in `confDir`, or an absolute path."""
+
+    run_dir: Path = Path("/run/metaplugin")
+    state_dir: Path = Path("/var/lib/cni/metaplugin")
+    conf_dir: Path = Path("/etc/cni/metaplugin/net.d")
+    manifests: ManifestsConfig | None = None
+    cluster_network: str = ""
+    system_namespace: str = "kube-system"
+    namespace_isolation: bool = True
+    global_namespaces: tuple[str, ...] = ("default",)
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    planning_limit: int = Field(default=16, gt=0)
+    reap_interval_seconds: float = Field(default=60, gt=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def settings(self) -> Settings:
+        """Return the part that the flows see."""
+        deadlines = self.deadlines
+        return Settings(
+            cluster_network=self.cluster_network,
+            system_namespace=self.system_namespace,
+            isolation=Isolation(
+                enabled=self.namespace_isolation, global_namespaces=self.global_namespaces
+            ),
+            deadlines=Deadlines(
+                request=deadlines.request_seconds,
+                rollback=deadlines.rollback_seconds,
+                delegate=deadlines.delegate_seconds,
+                facts=deadlines.facts_seconds,
+            ),
+        )
+
+
+def load_config(path: Path) -> DaemonConfig:
+    """Return the file's configuration; raise ConfigurationError."""
+    try:
+        raw = yaml.safe_load(path.read_bytes())
+    except OSError as exc:
+        raise ConfigurationError(f"{path}: {exc.strerror}") from exc
+    except (yaml.YAMLError, ValueError) as exc:
+        raise ConfigurationError(f"{path}: no YAML: {exc}") from exc
+    if not isinstance(raw, dict | None):
+        raise ConfigurationError(f"{path}: must hold keys and values")
+    try:
+        config = DaemonConfig.model_validate(raw or {})
+    except ValidationError as exc:
+        problems = [_problem(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
+        raise ConfigurationError(f"{path}: " + "; ".join(problems)) from exc
+    if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
+        raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
+    return config
+
+
+def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(part) for part in location)
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    known = _known_keys(location[:-1])
+    nearest = get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+    return f"{where}: unknown key; the nearest known one is {nearest[0]!r}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = DaemonConfig
+    for part in location:
+        section = {"manifests": ManifestsConfig, "deadlines": DeadlinesConfig}[str(part)]
+    return [str(field.alias) for field in section.model_fields.values()]

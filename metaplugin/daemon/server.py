@@ -1,0 +1,238 @@
+"""The unix socket on which shims ask: one connection a request, answered by the command's flow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from metaplugin.attachments.runtime_conf import Sandbox, pod_reference
+from metaplugin.cni.environment import CmdArgs, Command, parse_environment
+from metaplugin.cni.errors import CNIError, DelegateError
+from metaplugin.cni.raw import JSONObject, dump, load_object
+from metaplugin.commands.add import add
+from metaplugin.commands.check import check
+from metaplugin.commands.delete import delete
+from metaplugin.commands.gc import collect_garbage
+from metaplugin.commands.ports import Caller, CallerGone, Node, Request
+from metaplugin.commands.reap import reap
+from metaplugin.commands.status import status
+from metaplugin.daemon.logs import bound
+from metaplugin.netlink.sandbox import SandboxSocket
+from metaplugin.runner.session import ShimSession, open_session
+from metaplugin.wire.frames import NetnsState, ProtocolError, decode_environment
+
+log = logging.getLogger(__name__)
+
+INTERNAL_ERROR = 102  # ours: a defect of metaplugin, with its trace in the daemon's log
+LEND_S = 60
+BACKLOG = 1024
+
+Flow = Callable[[Request, Caller, Node], Awaitable[JSONObject | None]]
+FLOWS: Mapping[Command, Flow] = {
+    Command.ADD: add,
+    Command.DEL: delete,
+    Command.CHECK: check,
+    Command.GC: collect_garbage,
+    Command.STATUS: status,
+}
+
+
+@dataclass(slots=True)
+class ReapSchedule:
+    """When left-over records are looked for again: the first request of a daemon's life is the first."""
+
+    interval_s: float
+    last: float = float("-inf")
+
+    def take_turn(self) -> bool:
+        """Say whether it is time, and if so begin the next interval."""
+        now = time.monotonic()
+        due = now - self.last >= self.interval_s
+        self.last = now if due else self.last
+        return due
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """Accepts shims until it is closed, then lets what runs finish."""
+
+    path: Path
+    node: Node
+    netlink: Executor
+    reaping: ReapSchedule
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be made."""
+        listener = _listen(self.path)
+        identity = self.path.stat().st_ino
+        accepting = asyncio.create_task(self._accept(listener))
+        try:
+            await stop.wait()
+        finally:
+            accepting.cancel()
+            with contextlib.suppress(FileNotFoundError):
+                if self.path.stat().st_ino == identity:  # a newer daemon's socket is not ours to remove
+                    self.path.unlink()
+            listener.close()
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait for the requests that run, at most `limit_s`."""
+        if self._tasks:
+            log.info("draining", extra={"requests": len(self._tasks)})
+            await asyncio.wait(self._tasks, timeout=limit_s)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as exc:  # no descriptors left, or the peer gave up: the next one may do
+                log.error("accept failed", extra={"error": str(exc)})
+                await asyncio.sleep(0.1)
+                continue
+            task = asyncio.create_task(self._serve_connection(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve_connection(self, connection: socket.socket) -> None:
+        try:
+            connection.setblocking(False)
+            if _peer_uid(connection) != 0:
+                log.error("refused a caller that is not root")
+                connection.close()
+                return
+            session, descriptor = await open_session(connection)
+        except (OSError, EOFError, ProtocolError, TimeoutError) as exc:
+            log.info("connection without a request", extra={"error": repr(exc)})
+            connection.close()
+            return
+        network = None if descriptor is None else SandboxSocket(descriptor, self.netlink)
+        try:
+            await self._serve_session(session, network)
+        except CallerGone as exc:
+            log.warning("caller gone", extra={"error": str(exc)})
+        except Exception:
+            log.exception("defect")
+        finally:
+            if network is not None:
+                network.close()
+            await session.close()
+
+    async def _serve_session(self, session: ShimSession, network: SandboxSocket | None) -> None:
+        environment = decode_environment(session.request.environment)
+        names = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME")
+        command, container_id, ifname = (environment.get(name, "") for name in names)
+        caller = Caller(plugins=session, records=session, locks=session, network=network)
+        with bound(command=command, container_id=container_id, interface=ifname):
+            async with session.kept_alive():
+                await self._answer(session, caller, environment)
+
+    async def _answer(
+        self, session: ShimSession, caller: Caller, environment: Mapping[str, str]
+    ) -> None:
+        if notes := session.request.notes:
+            log.warning("the shim notes", extra={"notes": notes.decode(errors="replace")})
+        reaping = self.reaping.take_turn()
+        if reaping:
+            await session.lend(LEND_S)
+        request: Request | None = None
+        try:
+            request = _request(session, parse_environment(environment))
+            result = await self._run(request, caller)
+        except CNIError as exc:
+            await session.answer(1, _error(exc, session.request.stdin))
+        else:
+            delivered = await session.answer(0, b"" if result is None else dump(result) + b"\n")
+            if not delivered and request.args.command is Command.ADD:
+                log.warning("the result could not be delivered; undoing the ADD")
+                await delete(request, caller, self.node)
+                return
+        if reaping:
+            await self._reap(caller)
+
+    async def _run(self, request: Request, caller: Caller) -> JSONObject | None:
+        """Run the command's flow; raise CNIError whose message names the pod, a defect's included."""
+        pod = pod_reference(request.args.args)
+        started = time.monotonic()
+        with bound(pod=str(pod or "")):
+            try:
+                result = await FLOWS[request.args.command](request, caller, self.node)
+            except CNIError as exc:
+                log.error("failed", extra={"code": exc.code, "error": exc.msg, "details": exc.details})
+                raise _naming_pod(exc, request) from exc
+            except CallerGone:
+                raise
+            except Exception as exc:
+                log.exception("defect")
+                raise DelegateError(
+                    f"internal error: {type(exc).__name__}",
+                    code=INTERNAL_ERROR,
+                    details="the daemon's log has the trace",
+                ) from exc
+            log.info("done", extra={"milliseconds": round((time.monotonic() - started) * 1000, 1)})
+            return result
+
+    async def _reap(self, caller: Caller) -> None:
+        with bound(command="reap"):
+            if released := await reap(caller, self.node):
+                log.info("released left-over records", extra={"records": released})
+
+
+def _listen(path: Path) -> socket.socket:
+    """Return a listening socket at `path`, in a folder that is root's alone; a stale one is replaced."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(path.parent, 0o700)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    listener.bind(str(temporary))
+    os.chmod(temporary, 0o600)
+    listener.listen(BACKLOG)
+    os.replace(temporary, path)
+    return listener
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
+
+
+def _request(session: ShimSession, args: CmdArgs) -> Request:
+    frame = session.request
+    present = frame.netns_state == NetnsState.VALID
+    sandbox = Sandbox(
+        container_id=args.container_id,
+        netns=args.netns if present else "",
+        device=frame.netns_device,
+        inode=frame.netns_inode,
+    )
+    runtime = frame.runtime.decode(errors="replace")
+    return Request(args=args, stdin=frame.stdin, sandbox=sandbox, runtime=runtime)
+
+
+def _naming_pod(error: CNIError, request: Request) -> CNIError:
+    """Return the error with the pod's name before its message, code and details kept."""
+    pod = pod_reference(request.args.args)
+    message = f"pod {pod}: {error.msg}" if pod else error.msg
+    if request.args.command is Command.DEL:
+        # containerd takes a DEL whose error holds these words for a success, and the sandbox leaks
+        message = message.replace("not found", "not-found")
+    return DelegateError(message, code=error.code, details=error.details)
+
+
+def _error(error: CNIError, stdin: bytes) -> bytes:
+    try:
+        version = load_object(stdin, what="configuration").get("cniVersion")
+    except CNIError:
+        version = None
+    return dump(error.to_json(version if isinstance(version, str) and version else "1.1.0")) + b"\n"

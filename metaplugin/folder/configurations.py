@@ -1,0 +1,107 @@
+"""Network configurations on the node's disk (NPWG 3.4.1): `.conflist` before `.conf` and `.json`.
+
+Files are read when asked for: a node has few, and a changed one counts for the next pod. A file that
+can't be read is nobody's problem but its own network's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+
+from metaplugin.cni.configuration import (
+    NetworkConfigList,
+    PluginConf,
+    parse_network_config,
+    with_plugins,
+)
+from metaplugin.cni.environment import validate_network_name
+from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, IOFailure
+from metaplugin.cni.raw import load_object
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES_IN_ORDER = ((".conflist",), (".conf", ".json"))
+_OWN_TYPE = "metaplugin"
+
+
+class ConfigurationFolder:
+    """The port ConfigurationFiles over the folder of configurations that only we use."""
+
+    def __init__(self, folder: Path, executor: Executor) -> None:
+        self._folder = folder
+        self._executor = executor
+
+    async def named(self, name: str) -> NetworkConfigList | None:
+        return await self._run(lambda: self._named(name))
+
+    async def at(self, path: str) -> NetworkConfigList:
+        return await self._run(lambda: _at(Path(path)))
+
+    async def _run(self, operation):  # type: ignore[no-untyped-def]
+        return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
+
+    def _named(self, name: str) -> NetworkConfigList | None:
+        for path in _candidates(self._folder):
+            try:
+                config = _load(path)
+            except CNIError as exc:
+                log.warning("configuration unreadable", extra={"file": str(path), "error": exc.msg})
+                continue
+            if config.name == name:
+                return config
+        return None
+
+
+def _at(path: Path) -> NetworkConfigList:
+    """Return the configuration in a file, or in the first file of a folder that isn't our own output."""
+    if not path.is_dir():
+        config = _load(path)
+        if _is_ours(config):
+            raise InvalidNetworkConfig(f"{path}: metaplugin can't delegate to itself")
+        return config
+    for candidate in sorted(_candidates(path), key=lambda candidate: candidate.name):
+        config = _load(candidate)
+        if not _is_ours(config):
+            return config
+    raise InvalidNetworkConfig(f"{path}: no network configuration in this folder")
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return
+    for suffixes in _SUFFIXES_IN_ORDER:
+        yield from (path for path in files if path.suffix in suffixes)
+
+
+def _load(path: Path) -> NetworkConfigList:
+    """Return a file's configuration, plugins of the folder named after its network appended (CNI
+    section 1, loadOnlyInlinedPlugins)."""
+    config = parse_network_config(load_object(_content(path), what=str(path)), where=str(path))
+    if path.suffix != ".conflist" or config.load_only_inlined_plugins:
+        return config
+    validate_network_name(config.name, where=f"{path}: name")
+    return with_plugins(config, tuple(_sibling_plugins(path.parent / config.name)))
+
+
+def _sibling_plugins(folder: Path) -> Iterator[PluginConf]:
+    for path in sorted(folder.glob("*.conf")):
+        raw = load_object(_content(path), what=str(path))
+        wrapped = {"name": folder.name, "plugins": [raw]}
+        yield from parse_network_config(wrapped, where=str(path)).plugins
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise IOFailure(f"{path}: can't be read: {exc.strerror}") from exc
+
+
+def _is_ours(config: NetworkConfigList) -> bool:
+    return any(plugin.type == _OWN_TYPE for plugin in config.plugins)

@@ -1,0 +1,122 @@
+"""A folder of manifests as the cluster: the YAML files that one would `kubectl apply`.
+
+Every look-up first compares names, sizes and times of the files with the last reading and reads what
+changed, so a file written just before a pod starts is seen: there is no watch that could lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.cni.errors import InvalidNetworkConfig, TryAgainLater
+from metaplugin.cni.raw import JSONObject
+from metaplugin.commands.ports import KnownPod
+from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+_KINDS = frozenset({"Pod", "NetworkAttachmentDefinition"})
+_Stamp = tuple[int, int, int]
+_Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One file as last read; `problem` says why it couldn't be."""
+
+    stamp: _Stamp
+    objects: Mapping[_Key, JSONObject] = field(default_factory=dict)
+    problem: str = ""
+
+
+class ManifestFolder:
+    """The port Cluster over a folder and all below it. An unreadable folder is a cluster that is away."""
+
+    def __init__(self, folder: Path, executor: Executor) -> None:
+        self._folder = folder
+        self._executor = executor
+        self._readings: dict[Path, _Reading] = {}
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        raw = await self._look_up("Pod", reference.namespace, reference.name)
+        if raw is None:
+            return None
+        metadata = raw["metadata"]
+        annotations = metadata.get("annotations") or {}
+        if not _is_text_map(annotations):
+            raise InvalidNetworkConfig(f"pod {reference}: metadata.annotations must map text to text")
+        return KnownPod(uid=str(metadata.get("uid") or ""), annotations=annotations)
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        raw = await self._look_up("NetworkAttachmentDefinition", namespace, name)
+        return definition_from_object(raw) if raw else None
+
+    async def _look_up(self, kind: str, namespace: str, name: str) -> JSONObject | None:
+        loop = asyncio.get_running_loop()
+        try:
+            readings = await loop.run_in_executor(self._executor, self._refresh)
+        except OSError as exc:
+            raise TryAgainLater(f"the manifests in {self._folder} can't be read: {exc}") from exc
+        for reading in readings:
+            if found := reading.objects.get((kind, namespace, name)):
+                return found
+        if problems := [reading.problem for reading in readings if reading.problem]:
+            raise TryAgainLater(f"{kind} {namespace}/{name} may be in a manifest that can't be read: {problems[0]}")
+        return None
+
+    def _refresh(self) -> list[_Reading]:
+        self._folder.stat()
+        paths = sorted(p for p in self._folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        known = self._readings
+        self._readings = {path: _read_again(path, known.get(path)) for path in paths}
+        return list(self._readings.values())
+
+
+def _read_again(path: Path, known: _Reading | None) -> _Reading:
+    status = path.stat()
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+    if known and known.stamp == stamp:
+        return known
+    try:
+        objects = dict(_objects(yaml.safe_load_all(path.read_bytes())))
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        log.error("manifest unreadable", extra={"file": str(path), "error": str(exc)})
+        return _Reading(stamp, problem=f"{path}: {exc}")
+    return _Reading(stamp, objects)
+
+
+def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
+    """Yield the pods and definitions of a file's documents, Lists unfolded; raise ValueError."""
+    for document in documents:
+        if document is None:
+            continue
+        if not isinstance(document, dict):
+            raise ValueError("a document is no object")
+        if document.get("kind") == "List":
+            yield from _objects(document.get("items") or [])
+        elif document.get("kind") in _KINDS:
+            yield _key(document), document
+
+
+def _key(document: JSONObject) -> _Key:
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise ValueError(f"a {document['kind']} needs metadata.name, as text")
+    metadata.setdefault("namespace", "default")
+    return document["kind"], metadata["namespace"], metadata["name"]
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(item, str) for key, item in value.items()
+    )

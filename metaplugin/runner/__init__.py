@@ -1,0 +1,1 @@
+"""Running delegates through the shim that the runtime started."""

@@ -1,0 +1,216 @@
+"""One shim's connection: the request it brought, and what it does for us until it has its answer.
+
+The session offers the ports PluginRunner, RecordWriter and SandboxLocks. One frame is under way at a
+time; `alive` goes out beside it, so that the shim can tell a slow delegate from a daemon that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from metaplugin.attachments.calls import PluginCall
+from metaplugin.cni.errors import IOFailure
+from metaplugin.commands.ports import CallerGone
+from metaplugin.wire.frames import (
+    HEADER,
+    MAX_STREAM,
+    PROTOCOL_VERSION,
+    Alive,
+    Answer,
+    Answered,
+    Append,
+    Exec,
+    Executed,
+    Find,
+    Forget,
+    Found,
+    Frame,
+    Hello,
+    Lend,
+    Lock,
+    Locked,
+    ProtocolError,
+    Request,
+    Save,
+    Saved,
+    Stat,
+    Stated,
+    decode_header,
+)
+
+ALIVE_INTERVAL_S = 5  # the shim gives up after 15 s without a sign
+REQUEST_TIMEOUT_S = 30  # a shim sends its request at once; this ends connections that never do
+_GRACE_S = 10  # beyond a delegate's own deadline, which the shim enforces
+
+_F = TypeVar("_F", bound=Frame)
+
+
+class ShimSession:
+    """A connection whose request has been read. Every method raises CallerGone once it is lost."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request
+    ) -> None:
+        self.request = request
+        self._reader = reader
+        self._writer = writer
+        self._turn = asyncio.Lock()
+
+    async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
+        frame: Exec = call.to_exec(deadline_s)
+        if len(frame.stdin) > MAX_STREAM:
+            raise IOFailure(f"the configuration for plugin {call.type} is over {MAX_STREAM >> 20} MiB")
+        return await self._ask(frame, Executed, deadline_s + _GRACE_S)
+
+    async def find_in_path(self, plugin_type: str) -> bool:
+        found = await self._ask(Find(plugin_type.encode()), Found)
+        return found.errno == 0
+
+    async def save(self, name: str, content: bytes) -> None:
+        await self._keep(Save(name.encode(), content), "written")
+
+    async def append(self, name: str, content: bytes) -> None:
+        await self._keep(Append(name.encode(), content), "extended")
+
+    async def forget(self, name: str) -> None:
+        await self._keep(Forget(name.encode()), "removed")
+
+    async def try_lock(self, container_id: str) -> bool:
+        locked = await self._ask(Lock(container_id.encode()), Locked)
+        if locked.errno in (0, errno.EWOULDBLOCK):
+            return locked.errno == 0
+        raise IOFailure(f"the sandbox's lock can't be taken: {os.strerror(locked.errno)}")
+
+    async def unlock(self) -> None:
+        await self._ask(Lock(b""), Locked)
+
+    async def stat_netns(self, path: str) -> Stated:
+        return await self._ask(Stat(path.encode(errors="surrogateescape")), Stated)
+
+    async def lend(self, seconds: int) -> None:
+        """Ask the shim to serve us for so long after its answer."""
+        await self._send(Lend(seconds))
+
+    async def answer(self, exit_code: int, stdout: bytes) -> bool:
+        """Give the runtime its answer; return whether all of it got there."""
+        answered = await self._ask(Answer(exit_code, stdout), Answered)
+        return answered.errno == 0
+
+    @asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Send `alive` while the block runs."""
+        task = asyncio.create_task(self._send_signs())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _send_signs(self) -> None:
+        with contextlib.suppress(CallerGone):
+            while True:
+                await asyncio.sleep(ALIVE_INTERVAL_S)
+                await self._send(Alive())
+
+    async def _keep(self, frame: Save | Append | Forget, done: str) -> None:
+        saved = await self._ask(frame, Saved)
+        if saved.errno:
+            raise IOFailure(
+                f"the sandbox's record could not be {done}: {os.strerror(saved.errno)}",
+                details="metaplugin keeps records in its state folder (default /var/lib/cni/metaplugin)",
+            )
+
+    async def _ask(self, frame: Frame, reply: type[_F], timeout_s: float = _GRACE_S) -> _F:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._send(frame)
+                    received = await read_frame(self._reader)
+            except (OSError, EOFError, TimeoutError, ProtocolError) as exc:
+                self._writer.close()
+                raise CallerGone(f"the shim is gone: {exc!r}") from exc
+        if not isinstance(received, reply):
+            self._writer.close()
+            raise CallerGone(f"the shim sent {type(received).__name__}, not {reply.__name__}")
+        return received
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            self._writer.write(frame.encode())
+            await self._writer.drain()
+        except OSError as exc:
+            raise CallerGone(f"the shim is gone: {exc!r}") from exc
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+async def open_session(connection: socket.socket) -> tuple[ShimSession, int | None]:
+    """Greet a shim and read its request; return the session and the netlink socket's descriptor, which
+    the caller has to close. Raise ProtocolError, EOFError, OSError or TimeoutError."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        hello = Hello(PROTOCOL_VERSION, PROTOCOL_VERSION)
+        await loop.sock_sendall(connection, hello.encode())
+        first, descriptor = await _receive_with_descriptor(connection)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=connection)
+            request = await _read_request(reader, first)
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+    return ShimSession(reader, writer, request), descriptor
+
+
+async def _read_request(reader: asyncio.StreamReader, first: bytes) -> Request:
+    header = first + await reader.readexactly(HEADER.size - len(first))
+    frame = await _read_payload(reader, header)
+    if not isinstance(frame, Request):
+        raise ProtocolError(f"the shim began with {type(frame).__name__}")
+    if frame.version != PROTOCOL_VERSION:
+        raise ProtocolError(f"the shim picked version {frame.version}, which was not offered")
+    return frame
+
+
+async def read_frame(reader: asyncio.StreamReader) -> Frame:
+    """Return the next frame; raise ProtocolError, EOFError or OSError."""
+    return await _read_payload(reader, await reader.readexactly(HEADER.size))
+
+
+async def _read_payload(reader: asyncio.StreamReader, header: bytes) -> Frame:
+    kind, length = decode_header(header)
+    return kind.decode(await reader.readexactly(length))
+
+
+async def _receive_with_descriptor(connection: socket.socket) -> tuple[bytes, int | None]:
+    """Return the first bytes of the request, no more than its header, and the descriptor beside them."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await _readable(loop, connection)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(connection, HEADER.size, 1)
+        except BlockingIOError:
+            continue
+        if not data:
+            raise EOFError("the shim closed before its request")
+        return data, descriptors[0] if descriptors else None
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection)

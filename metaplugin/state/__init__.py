@@ -1,0 +1,1 @@
+"""What outlives the process: records, which are authoritative, and a database of caches."""

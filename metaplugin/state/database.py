@@ -1,0 +1,153 @@
+"""state.db: the last known pods and network definitions.
+
+A cache: a damaged file is moved aside and begun anew, an unwritable one is logged, and neither fails a
+request. One thread does all of it, so SQLite sees one writer and the loop never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.cni.errors import CNIError
+from metaplugin.cni.raw import dump, load_object
+from metaplugin.commands.ports import KnownPod
+from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS objects (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    content BLOB NOT NULL, seen REAL NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+) WITHOUT ROWID
+"""
+_UPSERT = "INSERT OR REPLACE INTO objects (kind, namespace, name, content, seen) VALUES (?, ?, ?, ?, ?)"
+_SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
+_KEPT_S = 30 * 24 * 3600  # a pod or network not seen for so long is forgotten
+
+_T = TypeVar("_T")
+
+
+class StateDatabase:
+    """The port Memory over SQLite. Close it to have everything written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state.db")
+        self._written: dict[tuple[str, str, str], bytes] = {}
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Make the database usable, anew if it is damaged; never raises."""
+        await self._run(self._open, None)
+
+    async def close(self) -> None:
+        await self._run(self._close, None)
+        self._thread.shutdown()
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        raw = await self._object("pod", reference.namespace, reference.name)
+        return KnownPod(uid=raw["uid"], annotations=raw["annotations"]) if raw else None
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        raw = await self._object("definition", namespace, name)
+        return definition_from_object(raw) if raw else None
+
+    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
+        content = {"uid": pod.uid, "annotations": pod.annotations}
+        self._remember("pod", reference.namespace, reference.name, content)
+
+    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
+        self._remember(
+            "definition", definition.namespace, definition.name, _definition_object(definition)
+        )
+
+    def _remember(self, kind: str, namespace: str, name: str, content: dict[str, Any]) -> None:
+        key, encoded = (kind, namespace, name), dump(content)
+        if self._written.get(key) != encoded:
+            self._written[key] = encoded
+            task = self._thread.submit(self._execute, _UPSERT, (*key, encoded, time.time()))
+            task.add_done_callback(_log_failure)
+
+    async def _object(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        rows = await self._run(lambda: self._execute(_SELECT, (kind, namespace, name)), [])
+        try:
+            return load_object(rows[0][0], what="a cached object") if rows else None
+        except CNIError as exc:
+            log.error("cached object unreadable", extra={"error": exc.msg})
+            return None
+
+    async def _run(self, operation: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
+        except (sqlite3.Error, OSError) as exc:
+            log.error("state.db unusable", extra={"error": str(exc)})
+            return otherwise
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as exc:
+            aside = self._path.with_name(f"{self._path.name}.damaged")
+            log.error("state.db damaged; begun anew", extra={"error": str(exc), "aside": str(aside)})
+            self._close()
+            os.replace(self._path, aside)
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            self._connect()
+
+    def _connect(self) -> None:
+        self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        os.chmod(self._path, 0o600)
+        mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            log.warning("state.db has no write-ahead log", extra={"journal_mode": mode})
+        self._connection.execute("PRAGMA synchronous=FULL")
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(f"its schema is {version}, this release has {SCHEMA_VERSION}")
+        self._connection.execute(_TABLES)
+        self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._connection.execute("DELETE FROM objects WHERE seen < ?", (time.time() - _KEPT_S,))
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _execute(self, statement: str, values: Iterable[Any]) -> list[Any]:
+        if self._connection is None:
+            return []
+        return self._connection.execute(statement, tuple(values)).fetchall()
+
+
+def _definition_object(definition: NetworkAttachmentDefinition) -> dict[str, Any]:
+    return {
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {
+            "namespace": definition.namespace,
+            "name": definition.name,
+            "uid": definition.uid,
+            "resourceVersion": definition.resource_version,
+            "annotations": dict(definition.annotations),
+        },
+        "spec": {"config": definition.config} if definition.config else {},
+    }
+
+
+def _log_failure(task: Future[Any]) -> None:
+    if error := task.exception():
+        log.error("state.db not written", extra={"error": str(error)})

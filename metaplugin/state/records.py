@@ -1,0 +1,85 @@
+"""Reading records. The shim alone writes them, under the sandbox's lock; see RecordWriter.
+
+A record is a few kilobytes in the page cache, yet the disk may hang, so it is read in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+from metaplugin.attachments.record import StoredRecord, decode_stored_record
+from metaplugin.cni.errors import IOFailure
+from metaplugin.wire.container import DamagedRecord
+
+log = logging.getLogger(__name__)
+
+TOMBSTONE_LIFE_S = 24 * 3600  # runtimes repeat a DEL for as long as they try to remove a sandbox
+
+_T = TypeVar("_T")
+
+
+class RecordFolder:
+    """The port RecordReader over a state folder."""
+
+    def __init__(self, state: Path, executor: Executor) -> None:
+        self._attachments = state / "attachments"
+        self._tombstones = state / "tombstones"
+        self._executor = executor
+
+    async def read(self, name: str) -> StoredRecord | None:
+        return await self._run(lambda: self._read(name))
+
+    async def read_all(self) -> Sequence[StoredRecord]:
+        return await self._run(self._read_all)
+
+    async def is_forgotten(self, name: str) -> bool:
+        return await self._run((self._tombstones / name).exists)
+
+    async def drop_old_tombstones(self) -> None:
+        """Remove the tombstones of records that ended over a day ago; raise IOFailure."""
+        await self._run(self._drop_old_tombstones)
+
+    async def _run(self, operation: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
+        except OSError as exc:
+            raise IOFailure(f"records can't be read: {exc}") from exc
+
+    def _read(self, name: str) -> StoredRecord | None:
+        try:
+            content = (self._attachments / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode_stored_record(content)
+
+    def _read_all(self) -> list[StoredRecord]:
+        found = []
+        for path in self._paths(self._attachments):
+            try:
+                stored = self._read(path.name)
+            except DamagedRecord as exc:
+                log.error("damaged record", extra={"record": path.name, "error": str(exc)})
+                continue
+            if stored:
+                found.append(stored)
+        return found
+
+    def _drop_old_tombstones(self) -> None:
+        oldest = time.time() - TOMBSTONE_LIFE_S
+        for path in self._paths(self._tombstones):
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _paths(folder: Path) -> list[Path]:
+        """Return the folder's records; a temporary file of the shim's has a name that none begins with."""
+        try:
+            return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return []
