@@ -1,0 +1,130 @@
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+/* Decodes the string that begins behind the quote at `at` as far as a version or key needs it; returns the index of
+ * its closing quote. Whatever is not plain ASCII becomes '?', which no version contains. */
+static size_t scan_string(const struct buf *in, size_t at, char text[65]) {
+    size_t n = 0;
+    for (; at < in->n && in->p[at] != '"'; at++) {
+        unsigned c = in->p[at];
+        if (c == '\\') {
+            unsigned code = 0;
+            char digits[5] = {0};
+            if (++at < in->n && in->p[at] == 'u' && in->n - at > 4) {
+                memcpy(digits, in->p + at + 1, 4);
+                if (sscanf(digits, "%4x", &code) == 1) at += 4;
+                c = code;
+            } else {
+                c = at < in->n && in->p[at] == '/' ? '/' : '?';
+            }
+        }
+        if (n < 64) text[n++] = c > 0x1f && c < 0x7f ? (char)c : '?';
+        else text[0] = '?';
+    }
+    text[n] = 0;
+    return at;
+}
+
+/* The string at the top level's cniVersion (the last one, as JSON decoders have it), or "" when there is none. */
+void scan_version(const struct buf *input, char version[65]) {
+    static const char allowed[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-_";
+    size_t at = 0, depth = 0;
+    bool expect_key = true, is_version = false;
+    char text[65];
+    version[0] = 0;
+    while (at < input->n && memchr(" \t\r\n", input->p[at], 4)) at++;
+    if (at == input->n || input->p[at] != '{') return;
+    for (; at < input->n; at++) {
+        unsigned char c = input->p[at];
+        if (c == '"') {
+            at = scan_string(input, at + 1, text);
+            if (at == input->n) return;
+            if (depth != 1) continue;
+            if (expect_key) is_version = !strcmp(text, "cniVersion");
+            else if (is_version && strspn(text, allowed) == strlen(text)) strcpy(version, text);
+        } else if (c == '{' || c == '[') {
+            depth++;
+        } else if (c == '}' || c == ']') {
+            if (!--depth) return;
+        } else if (depth == 1 && c == ',') {
+            expect_key = true;
+        } else if (depth == 1 && c == ':') {
+            expect_key = false;
+            if (is_version) version[0] = 0;
+        }
+    }
+}
+
+/* The length of the valid UTF-8 character at p, 0 if there is none. */
+static size_t utf8_length(const unsigned char *p, size_t n) {
+    size_t length = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
+    if (length > n) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    if ((*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F)) return 0;
+    if ((*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F)) return 0;
+    return length;
+}
+
+static void add_json_string(struct buf *b, const void *text, size_t n) {
+    const unsigned char *p = text, *end = p + n;
+    buf_add(b, "\"", 1);
+    while (p < end) {
+        size_t length = utf8_length(p, end - p);
+        if (!length) buf_add(b, "\\ufffd", 6);
+        else if (*p == '"' || *p == '\\') buf_printf(b, "\\%c", *p);
+        else if (*p < 0x20 || *p == 0x7f) buf_printf(b, "\\u%04x", *p);
+        else buf_add(b, p, length);
+        p += length ? length : 1;
+    }
+    buf_add(b, "\"", 1);
+}
+
+/* Writes everything to stdout; the errno when that fails, also when nobody reads for patience_ms. */
+int print_answer(const void *p, size_t n, int patience_ms) {
+    const char *at = p, *end = at + n;
+    while (at < end) {
+        struct pollfd out = {.fd = 1, .events = POLLOUT};
+        int ready = poll(&out, 1, patience_ms);
+        if (ready < 0 && errno == EINTR) continue;
+        if (ready < 1) return ready ? errno : ETIMEDOUT;
+        /* PIPE_BUF at once: after POLLOUT that much never blocks */
+        ssize_t written = write(1, at, end - at < PIPE_BUF ? end - at : PIPE_BUF);
+        if (written < 0 && errno != EINTR && errno != EAGAIN) return errno;
+        if (written > 0) at += written;
+    }
+    return 0;
+}
+
+int print_version(const char *version) {
+    struct buf b = {0};
+    buf_printf(&b, "{\"cniVersion\":");
+    add_json_string(&b, version, strlen(version));
+    buf_printf(&b, ",\"supportedVersions\":"
+                   "[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n");
+    return print_answer(b.p, b.n, 10000) ? 1 : 0;
+}
+
+/* Prints the error object (CNI specification, section 5); returns the exit code. */
+int fail(const struct call *call, int code, const char *format, ...) {
+    struct buf message = {0}, b = {0};
+    va_list args;
+    va_start(args, format);
+    buf_vprintf(&message, format, args);
+    va_end(args);
+    const char *version = call->version[0] ? call->version : "1.1.0";
+    buf_printf(&b, "{\"cniVersion\":");
+    add_json_string(&b, version, strlen(version));
+    buf_printf(&b, ",\"code\":%d,\"msg\":", code);
+    add_json_string(&b, message.p, message.n);
+    buf_printf(&b, "}\n");
+    print_answer(b.p, b.n, 10000);
+    buf_free(&message);
+    buf_free(&b);
+    return 1;
+}

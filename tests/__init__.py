@@ -1,0 +1,3 @@
+"""The tests; they mirror the packages, and run in private namespaces (tests/run-in-namespaces)."""
+
+from __future__ import annotations

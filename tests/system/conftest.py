@@ -1,0 +1,52 @@
+"""A node for each test that asks for one: default network a bridge, a second network over macvlan."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.node import Node, bridge_network, macvlan_network, new_root, noop_network
+
+
+@pytest.fixture
+def eth1() -> Iterator[None]:
+    """The node's interface that macvlan networks use."""
+    subprocess.run("ip link add eth1 type veth peer name wire1".split(), check=True)
+    for name in ("eth1", "wire1"):
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield
+    subprocess.run("ip link del eth1".split(), check=True)
+
+
+@pytest.fixture
+def idle_node(eth1: None) -> Iterator[Node]:
+    """A node of real plugins whose daemon doesn't run yet."""
+    root = new_root()
+    node = Node(root, bridge_network(root))
+    node.define("macvlan", macvlan_network(root))
+    yield node
+    print(node.log.read_text() if node.log.exists() else "the daemon never ran")
+    node.close()
+    for link in ("br-cbr0",):
+        subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
+
+
+@pytest.fixture
+def node(idle_node: Node) -> Node:
+    """A node of real plugins, its daemon serving."""
+    idle_node.start()
+    return idle_node
+
+
+@pytest.fixture
+def recording_node() -> Iterator[Node]:
+    """A node whose default network is the recording plugin, its daemon serving."""
+    root = new_root()
+    node = Node(root, noop_network(root, "default-net"))
+    node.plugin("noop")
+    node.start()
+    yield node
+    print(node.log.read_text())
+    node.close()
