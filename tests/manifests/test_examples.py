@@ -1,0 +1,111 @@
+"""Every file in examples/ parses strictly, and asks only for what it defines itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metaplugin.cni.configuration import NetworkConfigList, parse_network_config
+from metaplugin.daemon.config import load_config
+from metaplugin.npwg.definition import definition_from_object, parse_definition_config
+from metaplugin.npwg.selection import parse_networks_annotation, undeclared_capabilities
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+MANIFESTS = sorted(EXAMPLES.glob("*.yaml"))
+API_VERSIONS = {"Pod": "v1", "NetworkAttachmentDefinition": "k8s.cni.cncf.io/v1"}
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+
+each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+
+
+class StrictLoader(yaml.SafeLoader):
+    """PyYAML lets the last of two equal keys win; here they are an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key twice: {keys} {node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.load_all(path.read_text(), StrictLoader))
+
+
+def pods(path: Path) -> list[dict[str, Any]]:
+    return [document for document in documents(path) if document["kind"] == "Pod"]
+
+
+def networks(path: Path) -> dict[str, NetworkConfigList]:
+    """Return the file's networks by name, as the daemon reads them."""
+    found = {}
+    for document in documents(path):
+        if document["kind"] == "NetworkAttachmentDefinition":
+            named = document | {"metadata": {"namespace": "default"} | document["metadata"]}
+            definition = definition_from_object(named)
+            found[definition.name] = parse_definition_config(definition)
+    return found
+
+
+def test_there_are_examples() -> None:
+    assert len(MANIFESTS) >= 6
+
+
+@each_manifest
+def test_every_document_is_of_a_known_kind(path: Path) -> None:
+    for document in documents(path):
+        assert API_VERSIONS[document["kind"]] == document["apiVersion"]
+        assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
+
+
+@each_manifest
+def test_a_comment_says_what_a_file_shows_and_how_it_is_used(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert f"#   kubectl apply -f {path.name}" in lines
+
+
+@each_manifest
+def test_each_selected_network_is_defined_in_the_same_file_and_honours_the_request(
+    path: Path,
+) -> None:
+    defined, selected = networks(path), set()
+    for pod in pods(path):
+        annotation = pod["metadata"].get("annotations", {}).get(NETWORKS, "")
+        for element in parse_networks_annotation(annotation, pod_namespace="default"):
+            assert not undeclared_capabilities(element, defined[element.name])
+            selected.add(element.name)
+    assert set(defined) == selected
+
+
+def test_names_are_unique_over_all_files() -> None:
+    names = [
+        (document["kind"], document["metadata"]["name"])
+        for path in MANIFESTS
+        for document in documents(path)
+    ]
+    assert sorted(set(names)) == sorted(names)
+
+
+@each_manifest
+def test_the_readme_lists_every_example(path: Path) -> None:
+    assert f"[{path.name}]({path.name})" in (EXAMPLES / "README.md").read_text()
+
+
+def test_the_runtimes_configuration_calls_metaplugin_with_what_it_needs() -> None:
+    path = EXAMPLES / "cluster" / "metaplugin.conflist"
+    (plugin,) = parse_network_config(json.loads(path.read_text()), where=path.name).plugins
+    assert plugin.type == "metaplugin"
+    assert {"portMappings", "bandwidth", "io.kubernetes.cri.pod-annotations"} == plugin.capabilities
+
+
+def test_the_default_network_is_the_one_that_the_daemon_is_told_of() -> None:
+    path = EXAMPLES / "cluster" / "default-network.conflist"
+    default = parse_network_config(json.loads(path.read_text()), where=path.name)
+    config = load_config(EXAMPLES / "cluster" / "daemon.yaml")
+    assert default.name == config.cluster_network
+    assert default.declares("portMappings")
+    assert default.declares("bandwidth")
