@@ -1,0 +1,59 @@
+"""JSON as it came: objects are kept and passed on whole, typed views stand beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from metaplugin.cni.errors import DecodingFailure, InvalidNetworkConfig
+
+JSONObject = dict[str, Any]
+
+
+def load_object(data: bytes, *, what: str) -> JSONObject:
+    """Return the JSON object in `data`; `what` names it in errors.
+
+    Raise DecodingFailure (code 6) for anything that isn't JSON in UTF-8, or can't be passed on as
+    it is: NaN, numbers beyond a double or beyond 4300 digits, nesting too deep. Raise
+    InvalidNetworkConfig (code 7) for JSON that is no object.
+    """
+    value = load_value(data, what=what)
+    if not isinstance(value, dict):
+        raise InvalidNetworkConfig(f"{what}: must be a JSON object, is {_kind(value)}")
+    return value
+
+
+def load_value(data: bytes, *, what: str) -> Any:
+    """Return the JSON value in `data`; raise DecodingFailure as load_object does."""
+    if not data.strip():
+        raise DecodingFailure(f"{what}: empty, where JSON was expected")
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite_float)
+    except UnicodeDecodeError as exc:
+        raise DecodingFailure(f"{what}: byte {exc.start} is not UTF-8") from exc
+    except RecursionError as exc:
+        raise DecodingFailure(f"{what}: nested too deeply") from exc
+    except ValueError as exc:
+        raise DecodingFailure(f"{what}: no JSON: {exc}") from exc
+
+
+def dump(value: Any) -> bytes:
+    """Return compact JSON in ASCII, which also carries text that UTF-8 can't (lone surrogates)."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
