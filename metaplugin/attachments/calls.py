@@ -1,8 +1,8 @@
 """The calls of delegates that an attachment takes, as the bytes each delegate gets.
 
-A DEL gets the configuration, the arguments and the capability arguments of the ADD, whole (CNI section
-4): its calls are made with the plan and kept in the record, so that no later change of anything alters
-them.
+A DEL gets the configuration, the arguments and the capability arguments of the ADD, whole (CNI
+section 4): its calls are made with the plan and kept in the record, so that no later change of
+anything alters them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class PluginCall:
 
 
 def add_call(
-    attachment: PlannedAttachment, plugin: PluginConf, sandbox: Sandbox, prev_result: JSONObject | None
+    attachment: PlannedAttachment,
+    plugin: PluginConf,
+    sandbox: Sandbox,
+    prev_result: JSONObject | None,
 ) -> PluginCall:
     return _call("ADD", attachment, plugin, sandbox, prev_result)
 
@@ -67,7 +70,8 @@ def check_calls(
 def del_calls(
     attachment: PlannedAttachment, sandbox: Sandbox, result: Result | None
 ) -> tuple[PluginCall, ...]:
-    """Return the DEL calls, last plugin first, each with the attachment's own result if there is one."""
+    """Return the DEL calls, last plugin first, each with the attachment's own result if there is
+    one."""
     version = attachment.config.cni_version
     prev_result = None
     if result is not None and at_least(version, PREV_RESULT_ON_DEL_SINCE):

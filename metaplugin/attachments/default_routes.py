@@ -1,8 +1,8 @@
 """Default routes, per family (NPWG 4.1.2.1.9).
 
-The attachment whose element has `default-route` gets the default routes of the families that it names
-gateways for; with an empty list, of those its own plugins gave it. In these families every other
-attachment loses its default route; families that nobody asked for stay as they are.
+The attachment whose element has `default-route` gets the default routes of the families that it
+names gateways for; with an empty list, of those its own plugins gave it. In these families every
+other attachment loses its default route; families that nobody asked for stay as they are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRoutes:
-    """The default routes that a sandbox must have: for each family, these gateways by this interface,
-    in this order of preference, and no others."""
+    """The default routes that a sandbox must have: for each family, these gateways by this
+    interface, in this order of preference, and no others."""
 
     ifname: str
     gateways: dict[int, tuple[str, ...]]
@@ -58,7 +58,8 @@ def with_default_routes(ifname: str, result: Result, wanted: DefaultRoutes) -> R
 
 
 def _own_gateways(result: Result) -> tuple[str, ...]:
-    """Return the gateways of the result's default routes; a route without one goes by its address's."""
+    """Return the gateways of the result's default routes; a route without one goes by its
+    address's."""
     found = []
     for route in result.routes:
         if family := _default_family(route):

@@ -1,4 +1,5 @@
-"""Which networks a pod may use: those of its own namespace and of the namespaces open to all (NPWG 7.4)."""
+"""Which networks a pod may use: those of its own namespace and of the namespaces open to all (NPWG
+7.4)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ class Isolation:
     global_namespaces: tuple[str, ...] = ("default",)
 
     def require(self, *, pod_namespace: str, namespace: str, where: str) -> None:
-        """Raise InvalidNetworkConfig unless pods of `pod_namespace` may use networks of `namespace`."""
+        """Raise InvalidNetworkConfig unless pods of `pod_namespace` may use networks of
+        `namespace`."""
         open_to_pod = namespace == pod_namespace or namespace in self.global_namespaces
         if self.enabled and not open_to_pod:
             raise InvalidNetworkConfig(

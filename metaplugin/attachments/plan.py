@@ -1,7 +1,7 @@
 """The plan of a pod's attachments: the default network first, then each selected one, in order.
 
-Everything that can be refused is refused here, before any delegate runs: names that collide, requests
-that no plugin can honour, networks that the pod may not use.
+Everything that can be refused is refused here, before any delegate runs: names that collide,
+requests that no plugin can honour, networks that the pod may not use.
 """
 
 from __future__ import annotations
@@ -58,19 +58,21 @@ def default_attachment(
     """Return the cluster-wide default network's attachment: it alone gets the runtime's own
     capabilities and arguments (NPWG 7.5)."""
     runtime = RuntimeConf(ifname=ifname, args=args, capability_args=dict(capability_args))
-    return PlannedAttachment(name=network.name, config=network.config, runtime=runtime, default=True)
+    return PlannedAttachment(
+        name=network.name, config=network.config, runtime=runtime, default=True
+    )
 
 
 def selected_attachment(selection: Selection, *, ifname: str, args: ArgPairs) -> PlannedAttachment:
-    """Return the attachment that an element asks for, its requests checked against what the network's
-    plugins declare (NPWG 4.1.2.1)."""
+    """Return the attachment that an element asks for, its requests checked against what the
+    network's plugins declare (NPWG 4.1.2.1)."""
     element, config = selection.element, selection.network.config
     if missing := undeclared_capabilities(element, config):
         raise InvalidNetworkConfig(
-            f"{element.where}: network {selection.network.name} can't honour {_listed(missing)}: none of "
-            f"its plugins declares the capability",
-            details=f'add "capabilities": {{"{missing[0]}": true}} to a plugin of that network that '
-            f"supports it",
+            f"{element.where}: network {selection.network.name} can't honour {_listed(missing)}: "
+            "none of its plugins declares the capability",
+            details=f'add "capabilities": {{"{missing[0]}": true}} to a plugin of that network '
+            "that supports it",
         )
     if element.cni_args:
         config = merge_cni_args(config, element.cni_args)
@@ -117,13 +119,14 @@ def make_plan(
 
 
 def interface_names(default: str, requested: Collection[str | None]) -> tuple[str, ...]:
-    """Return a name for each: the requested one, else `net<position>` or the next number that is free."""
+    """Return a name for each: the requested one, else `net<position>` or the next number that is
+    free."""
     taken = {default}
     for position, name in enumerate(requested, start=1):
         if name in taken:
             raise InvalidNetworkConfig(
-                f"network selection {position} asks for interface {name!r}, which another attachment "
-                f"of this pod has already"
+                f"network selection {position} asks for interface {name!r}, which another "
+                "attachment of this pod has already"
             )
         taken |= {name} if name else set()
     names, spare = [], len(requested) + 1
@@ -142,8 +145,8 @@ def with_netns_check(plan: Iterable[PlannedAttachment], present: Collection[str]
     for attachment in plan:
         if attachment.ifname in present:
             raise InvalidNetworkConfig(
-                f"network {attachment.name}: interface {attachment.ifname!r} exists in the container "
-                f"already; nothing was changed"
+                f"network {attachment.name}: interface {attachment.ifname!r} exists in the "
+                "container already; nothing was changed"
             )
 
 

@@ -1,7 +1,8 @@
-"""What is remembered of a sandbox's attachments, from before the first delegate runs until the last DEL.
+"""What is remembered of a sandbox's attachments, from before the first delegate runs until the last
+DEL.
 
-A record holds the plan, each attachment's result once there is one, and the DEL calls as ready bytes in
-the order in which to run them: a program that understands nothing else can carry them out.
+A record holds the plan, each attachment's result once there is one, and the DEL calls as ready
+bytes in the order in which to run them: a program that understands nothing else can carry them out.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ SCHEMA = 1
 class MadeAttachment:
     """A planned attachment and what became of it.
 
-    `own` is the result of its plugins, which its DEL gets; `result` is the same corrected for what the
-    pod's other attachments did to its routes: CHECK, status and the runtime get that one.
+    `own` is the result of its plugins, which its DEL gets; `result` is the same corrected for what
+    the pod's other attachments did to its routes: CHECK, status and the runtime get that one.
     """
 
     planned: PlannedAttachment

@@ -1,4 +1,5 @@
-"""Who is being attached: the sandbox, the pod behind it, and each attachment's runtime configuration."""
+"""Who is being attached: the sandbox, the pod behind it, and each attachment's runtime
+configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def pod_reference(args: ArgPairs) -> PodReference | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A container's sandbox. Device and inode tell its network namespace from a later one at that path.
+    """A container's sandbox. Device and inode tell its network namespace from a later one at that
+    path.
 
     `netns` is empty when there is none any more.
     """
@@ -51,14 +53,16 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConf:
-    """The runtime configuration of one attachment, as in libcni: what isn't in the network's configuration."""
+    """The runtime configuration of one attachment, as in libcni: what isn't in the network's
+    configuration."""
 
     ifname: str
     args: ArgPairs = ()
     capability_args: Mapping[str, Any] = field(default_factory=dict)
 
     def environment(self, command: str, sandbox: Sandbox) -> bytes:
-        """Return the CNI_* variables of a delegate, CNI_PATH excepted: that one is the shim's to add."""
+        """Return the CNI_* variables of a delegate, CNI_PATH excepted: that one is the shim's to
+        add."""
         return encode_environment(
             {
                 "CNI_COMMAND": command,
@@ -71,8 +75,8 @@ class RuntimeConf:
 
 
 def secondary_args(args: CmdArgs) -> ArgPairs:
-    """Return the CNI_ARGS that networks beside the default one get: the pod's, and nothing else of the
-    runtime's (NPWG 7.5); IgnoreUnknown lets plugins that know none of them pass over them."""
+    """Return the CNI_ARGS that networks beside the default one get: the pod's, and nothing else of
+    the runtime's (NPWG 7.5); IgnoreUnknown lets plugins that know none of them pass over them."""
     given = dict(args.args)
     keys = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID")
     pod = tuple((key, given[key]) for key in keys if key in given)

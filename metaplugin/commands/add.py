@@ -1,7 +1,7 @@
 """ADD: the default network first, then each network that the pod selects, or nothing at all.
 
-The story in order: understand the request, plan, remember durably, run the delegates, set the default
-routes, remember the results, publish the status, answer with the default network's result.
+The story in order: understand the request, plan, remember durably, run the delegates, set the
+default routes, remember the results, publish the status, answer with the default network's result.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from metaplugin.wire.container import DamagedRecord, record_file_name
 async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     """Attach the sandbox and return the default network's result in the request's cniVersion.
 
-    Raise CNIError with nothing left behind, or, where a delegate couldn't undo its part, with a record
-    from which the runtime's DEL goes on. Raise CallerGone when the runtime gave up.
+    Raise CNIError with nothing left behind, or, where a delegate couldn't undo its part, with a
+    record from which the runtime's DEL goes on. Raise CallerGone when the runtime gave up.
     """
     deadline = Deadline.start(node.settings.deadlines)
     outer = parse_outer_config(request.stdin)
@@ -96,9 +96,7 @@ async def _planned(
         raise TryAgainLater(f"the pod's networks could not be learnt within {limit:g} s") from exc
 
 
-def _new_record(
-    request: Request, outer: OuterConfig, plan: Sequence[PlannedAttachment]
-) -> Record:
+def _new_record(request: Request, outer: OuterConfig, plan: Sequence[PlannedAttachment]) -> Record:
     return Record(
         generation=str(uuid.uuid4()),
         sandbox=request.sandbox,

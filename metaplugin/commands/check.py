@@ -29,7 +29,9 @@ async def check(request: Request, caller: Caller, node: Node) -> None:
     deadline = Deadline.start(node.settings.deadlines)
     outer = parse_outer_config(request.stdin)
     if not at_least(outer.cni_version, CHECK_SINCE):
-        raise IncompatibleVersion(f"cniVersion {outer.cni_version} has no CHECK; 0.4.0 and later have")
+        raise IncompatibleVersion(
+            f"cniVersion {outer.cni_version} has no CHECK; 0.4.0 and later have"
+        )
     record = (await _known_record(request, node)).record
     errors = await _plugin_errors(record, caller, deadline)
     if caller.network is not None:
@@ -72,7 +74,7 @@ async def _plugin_errors(record: Record, caller: Caller, deadline: Deadline) -> 
 
 async def _kernel_errors(record: Record, network: SandboxNetwork) -> list[CNIError]:
     present = {interface.name: interface for interface in await network.interfaces()}
-    errors = [
+    errors: list[CNIError] = [
         _changed(problem)
         for made in record.attachments
         for problem in _missing(made, present, record.sandbox.netns)

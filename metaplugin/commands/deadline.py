@@ -21,17 +21,18 @@ class Deadline:
         return cls(get_running_loop().time() + limits.request, limits)
 
     def for_delegate(self, what: str) -> float:
-        """Return the seconds that a delegate gets, what rollback needs left alone; raise TryAgainLater."""
+        """Return the seconds that a delegate gets, what rollback needs left alone; raise
+        TryAgainLater."""
         return self._share(self.limits.rollback, what)
 
     def for_rollback(self, what: str) -> float:
-        """Return the seconds that a delegate gets while undoing or deleting; raise TryAgainLater."""
+        """Return the seconds that a delegate gets while undoing or deleting; raise
+        TryAgainLater."""
         return self._share(0, what)
 
     def _share(self, kept: float, what: str) -> float:
         left = self.at - kept - get_running_loop().time()
         if left <= 0:
-            raise TryAgainLater(
-                f"{what} was not started: the request's {self.limits.request - kept:g} s are used up"
-            )
+            limit = self.limits.request - kept
+            raise TryAgainLater(f"{what} was not started: the request's {limit:g} s are used up")
         return min(left, self.limits.delegate)

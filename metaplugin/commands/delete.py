@@ -1,7 +1,7 @@
 """DEL: the record's calls as they were written, all of them tried; no API and no plan is needed.
 
-Missing things are success, failures are told together, and the record goes only when nothing is left
-for it to say.
+Missing things are success, failures are told together, and the record goes only when nothing is
+left for it to say.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 
 async def delete(request: Request, caller: Caller, node: Node) -> None:
-    """Release everything that the record names; raise CNIError, the record kept, if something wasn't.
+    """Release everything that the record names; raise CNIError, the record kept, if something
+    wasn't.
 
-    An attachment without a record, and never deleted before, is released at best effort from what the
-    cluster and the runtime say of it now. Raise CallerGone when the runtime gave up.
+    An attachment without a record, and never deleted before, is released at best effort from what
+    the cluster and the runtime say of it now. Raise CallerGone when the runtime gave up.
     """
     deadline = Deadline.start(node.settings.deadlines)
     parse_outer_config(request.stdin)
@@ -48,7 +49,8 @@ async def delete(request: Request, caller: Caller, node: Node) -> None:
 async def finish_record(
     stored: StoredRecord, request: Request, caller: Caller, deadline: Deadline
 ) -> None:
-    """Run a record's DEL calls and put a tombstone in its place; raise CNIError with the record kept."""
+    """Run a record's DEL calls and put a tombstone in its place; raise CNIError with the record
+    kept."""
     netns = await _present_netns(stored.record.sandbox, request.sandbox, caller)
     calls = [call.in_netns(netns) for call in stored.calls]
     await _run(calls, caller, deadline)
@@ -70,10 +72,9 @@ async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) 
         raise join_errors(errors)
 
 
-async def _delete_unknown(
-    request: Request, caller: Caller, node: Node, deadline: Deadline
-) -> None:
-    """Run the DELs that a plan of now would have; what can't be planned any more is nothing to release."""
+async def _delete_unknown(request: Request, caller: Caller, node: Node, deadline: Deadline) -> None:
+    """Run the DELs that a plan of now would have; what can't be planned any more is nothing to
+    release."""
     try:
         calls = await _rebuilt_calls(request, caller, node)
     except CNIError as exc:
@@ -85,13 +86,14 @@ async def _delete_unknown(
 async def _delete_damaged(
     name: str, request: Request, caller: Caller, node: Node, deadline: Deadline
 ) -> None:
-    """Release what a plan of now names, and only then give the damaged record up; else answer 11."""
+    """Release what a plan of now names, and only then give the damaged record up; else answer
+    11."""
     try:
         calls = await _rebuilt_calls(request, caller, node)
     except CNIError as exc:
         raise TryAgainLater(
             f"the record {name} is damaged, and what it held can't be rebuilt: {exc.msg}",
-            details="an operator who knows that nothing of the sandbox is left may remove the record",
+            details="an operator who knows that nothing is left of the sandbox may remove it",
         ) from exc
     await _run(calls, caller, deadline)
     await caller.records.forget(name)
@@ -101,9 +103,5 @@ async def _rebuilt_calls(request: Request, caller: Caller, node: Node) -> list[P
     outer = parse_outer_config(request.stdin)
     async with node.planning:
         plan = await plan_attachments(request.args, outer, node)
-    calls = []
-    for planned in reversed(plan):
-        for call in del_calls(planned, request.sandbox, None):
-            if await caller.plugins.find_in_path(call.type):
-                calls.append(call)
-    return calls
+    calls = [c for planned in reversed(plan) for c in del_calls(planned, request.sandbox, None)]
+    return [call for call in calls if await caller.plugins.find_in_path(call.type)]

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metaplugin.attachments.plan import Network, PlannedAttachment, Selection, default_attachment, make_plan
+from metaplugin.attachments.plan import (
+    Network,
+    PlannedAttachment,
+    Selection,
+    default_attachment,
+    make_plan,
+)
 from metaplugin.attachments.runtime_conf import (
     ArgPairs,
     PodReference,
@@ -53,9 +59,7 @@ def parse_outer_config(stdin: bytes) -> OuterConfig:
     runtime_config = raw.get("runtimeConfig")
     if not isinstance(runtime_config, dict | None):
         raise InvalidNetworkConfig("runtimeConfig: must be an object")
-    return OuterConfig(
-        raw=raw, name=name, cni_version=version, runtime_config=runtime_config or {}
-    )
+    return OuterConfig(raw=raw, name=name, cni_version=version, runtime_config=runtime_config or {})
 
 
 async def plan_attachments(
@@ -120,13 +124,14 @@ def _fitting(pod: KnownPod | None, reference: PodReference) -> KnownPod:
     if reference.uid and pod.uid and reference.uid != pod.uid:
         raise TryAgainLater(
             f"pod {reference} has UID {pod.uid}, the runtime asks for UID {reference.uid}",
-            details="the pod was deleted and made again under its name; the runtime's retry will fit",
+            details="the pod was deleted and made again; the runtime's retry will fit",
         )
     return pod
 
 
 async def default_networks(outer: OuterConfig, node: Node) -> tuple[Network, ...]:
-    """Return the cluster-wide default network, and networks that every pod gets after it; raise CNIError.
+    """Return the cluster-wide default network, and networks that every pod gets after it; raise
+    CNIError.
 
     `delegates` of the runtime's configuration come first, then `clusterNetwork` there, then that of
     the daemon's configuration.
@@ -138,7 +143,7 @@ async def default_networks(outer: OuterConfig, node: Node) -> tuple[Network, ...
     if not isinstance(reference, str) or not reference:
         raise InvalidNetworkConfig(
             "no default network is configured",
-            details="set clusterNetwork in metaplugin's configuration, or delegates in the CNI configuration",
+            details="set clusterNetwork in metaplugin's configuration",
         )
     return (await _cluster_network(reference, node),)
 
@@ -166,10 +171,10 @@ async def _cluster_network(reference: str, node: Node) -> Network:
     namespace = namespace or node.settings.system_namespace
     if node.cluster and (definition := await node.cluster.definition(namespace, name)):
         return await _defined_network(definition, node)
-    if config := await node.configurations.named(name):
-        return Network(name=config.name, config=config)
+    if found := await node.configurations.named(name):
+        return Network(name=found.name, config=found)
     raise InvalidNetworkConfig(
-        f"clusterNetwork: {reference!r} is neither a net-attach-def of namespace {namespace} nor the "
+        f"clusterNetwork: {reference!r} is neither a net-attach-def of {namespace} nor the "
         f"name of a configuration on this node"
     )
 
@@ -184,7 +189,9 @@ async def selected_network(
         where=element.where,
     )
     if node.cluster is None:
-        raise InvalidNetworkConfig(f"{element.where}: no cluster is configured to look networks up in")
+        raise InvalidNetworkConfig(
+            f"{element.where}: no cluster is configured to look networks up in"
+        )
     definition = await node.cluster.definition(element.namespace, element.name)
     if definition is None:
         raise InvalidNetworkConfig(

@@ -1,11 +1,13 @@
 """GC: release what the runtime says is gone, and only that (CNI section 4).
 
 A record is stale when the same runtime made it for the same network and no longer lists it. The
-delegates' own GC is run only for what the records know whole: a lost state must not free live addresses.
+delegates' own GC is run only for what the records know whole: a lost state must not free live
+addresses.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 
 from metaplugin.attachments.calls import GC_AND_STATUS_SINCE, gc_calls
@@ -29,7 +31,9 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
         raise IncompatibleVersion(f"cniVersion {outer.cni_version} has no GC; 1.1.0 has")
     valid = parse_valid_attachments(outer.raw)
     if valid is None:
-        raise InvalidNetworkConfig("cni.dev/valid-attachments: GC needs the list of valid attachments")
+        raise InvalidNetworkConfig(
+            "cni.dev/valid-attachments: GC needs the list of valid attachments"
+        )
     ours = [stored for stored in await node.records.read_all() if _is_ours(stored, outer, request)]
     stale = [stored for stored in ours if _attachment(stored) not in valid]
     errors: list[CNIError] = []
@@ -71,12 +75,11 @@ async def _pass_on(
 async def _networks(
     records: Collection[StoredRecord], outer: OuterConfig, node: Node
 ) -> list[NetworkConfigList]:
-    """Return one configuration for each network name: the newest record's, or the default network's."""
+    """Return one configuration for each network name: the newest record's, or the default
+    network's."""
     configs: dict[str, NetworkConfigList] = {}
-    try:
+    with contextlib.suppress(CNIError):  # GC works without a usable default network (CNI-GC-8)
         configs |= {n.config.name: n.config for n in await default_networks(outer, node)}
-    except CNIError:
-        pass  # GC works on a node without a usable default network (CNI-GC-8)
     for stored in sorted(records, key=lambda stored: stored.record.created):
         for made in stored.record.attachments:
             configs[made.planned.config.name] = made.planned.config

@@ -1,4 +1,5 @@
-"""The verbs of libcni: a network configuration list's plugins, run in order through a PluginRunner."""
+"""The verbs of libcni: a network configuration list's plugins, run in order through a
+PluginRunner."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ _EXCERPT = 1000  # characters of a plugin's output that an error shows
 async def add_network_list(
     plugins: PluginRunner, attachment: PlannedAttachment, sandbox: Sandbox, deadline: Deadline
 ) -> Result:
-    """Run the list's ADD forwards and return the last plugin's result (CNI section 3); raise CNIError
-    at the first failure, with nothing undone."""
+    """Run the list's ADD forwards and return the last plugin's result (CNI section 3); raise
+    CNIError at the first failure, with nothing undone."""
     config, prev_result, result = attachment.config, None, None
     for plugin in config.plugins:
         call = add_call(attachment, plugin, sandbox, prev_result)
@@ -69,7 +70,8 @@ async def run_all(
 
 
 def raise_for_failure(call: PluginCall, executed: Executed) -> None:
-    """Raise what a delegate's end means, its own code kept (CNI section 5); return when it succeeded."""
+    """Raise what a delegate's end means, its own code kept (CNI section 5); return when it
+    succeeded."""
     where, details = _where(call), _excerpt(executed.stderr)
     match Outcome(executed.outcome):
         case Outcome.EXITED if executed.status == 0:
@@ -78,18 +80,24 @@ def raise_for_failure(call: PluginCall, executed: Executed) -> None:
             raise _delegate_error(where, executed)
         case Outcome.SIGNALLED:
             name = _signal_name(executed.status)
-            raise DelegateError(f"{where} was killed by {name}", code=DELEGATE_FAILED, details=details)
+            raise DelegateError(
+                f"{where} was killed by {name}", code=DELEGATE_FAILED, details=details
+            )
         case Outcome.NOT_FOUND:
             raise PluginNotAvailable(
                 f"{where}: there is no executable file {call.type!r} in CNI_PATH",
-                details="install the plugin on this node, or correct the type in the network's configuration",
+                details="install the plugin on this node, or correct the network's type",
             )
         case Outcome.NOT_STARTED:
             raise PluginNotAvailable(f"{where} could not be started (errno {executed.status})")
         case Outcome.DEADLINE:
-            raise TryAgainLater(f"{where} did not end before its deadline and was killed", details=details)
+            raise TryAgainLater(
+                f"{where} did not end before its deadline and was killed", details=details
+            )
         case Outcome.TOO_MUCH_OUTPUT:
-            raise DecodingFailure(f"{where} printed more than {MAX_STREAM >> 20} MiB and was killed")
+            raise DecodingFailure(
+                f"{where} printed more than {MAX_STREAM >> 20} MiB and was killed"
+            )
         case Outcome.REFUSED:
             raise InvalidNetworkConfig(f"{where}: {call.type!r} is no plain file name")
 

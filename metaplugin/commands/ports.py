@@ -1,7 +1,7 @@
 """What the flows need from outside, each port named by what it offers.
 
-`Caller` lives as long as one request: the program that the runtime started, in the runtime's context.
-`Node` lives as long as the process.
+`Caller` lives as long as one request: the program that the runtime started, in the runtime's
+context. `Node` lives as long as the process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class PluginRunner(Protocol):
 
 
 class RecordWriter(Protocol):
-    """Writes records under the sandbox's lock, so that nothing is written for a call that is over."""
+    """Writes records under the sandbox's lock, so that nothing is written for a call that is
+    over."""
 
     async def save(self, name: str, content: bytes) -> None:
         """Write a record durably; raise IOFailure, with nothing changed, or CallerGone."""
@@ -84,7 +85,8 @@ class SandboxNetwork(Protocol):
         preferred one first; raise IOFailure."""
 
     async def set_default_routes(self, wanted: DefaultRoutes) -> None:
-        """Make the families of `wanted` have these default routes and no others; raise IOFailure."""
+        """Make the families of `wanted` have these default routes and no others; raise
+        IOFailure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +121,12 @@ class Cluster(Protocol):
     """Pods and network definitions; None when they authoritatively don't exist."""
 
     async def pod(self, reference: PodReference) -> KnownPod | None:
-        """Return the pod of that name, whatever its UID; raise TryAgainLater when it can't be known."""
+        """Return the pod of that name, whatever its UID; raise TryAgainLater when it can't be
+        known."""
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
-        """Return the definition; raise TryAgainLater, or InvalidNetworkConfig for a malformed one."""
+        """Return the definition; raise TryAgainLater, or InvalidNetworkConfig for a malformed
+        one."""
 
 
 class Memory(Protocol):
@@ -145,7 +149,8 @@ class ConfigurationFiles(Protocol):
     """Network configurations on the node's disk (NPWG 3.4.1)."""
 
     async def named(self, name: str) -> NetworkConfigList | None:
-        """Return the configuration of that network name, a list before a single plugin's; raise CNIError."""
+        """Return the configuration of that network name, a list before a single plugin's; raise
+        CNIError."""
 
     async def at(self, path: str) -> NetworkConfigList:
         """Return the configuration in that file, or in the first of that folder; raise CNIError."""
@@ -158,7 +163,8 @@ class RecordReader(Protocol):
         """Return a record; None when there is none; raise DamagedRecord, or IOFailure."""
 
     async def read_all(self) -> Sequence[StoredRecord]:
-        """Return every record that can be read; damaged ones are left where they are, and logged."""
+        """Return every record that can be read; damaged ones are left where they are, and
+        logged."""
 
     async def is_forgotten(self, name: str) -> bool:
         """Say whether the record's last DEL has been done."""
@@ -168,7 +174,8 @@ class StatusPublisher(Protocol):
     """Brings the network-status annotation to the pod."""
 
     async def publish(self, record: Record) -> None:
-        """Hand over a record's status, and wait a bounded time for it to be written; never raises."""
+        """Hand over a record's status, and wait a bounded time for it to be written; never
+        raises."""
 
     async def withdraw(self, record: Record) -> None:
         """Say that the record has ended; never raises."""
@@ -198,8 +205,8 @@ class Settings:
 class Node:
     """What is there for all requests. `cluster` is None where no cluster is configured.
 
-    `planning` bounds how many requests plan at a time; delegates run outside it, so that no pod waits
-    for another pod's.
+    `planning` bounds how many requests plan at a time; delegates run outside it, so that no pod
+    waits for another pod's.
     """
 
     settings: Settings

@@ -43,8 +43,8 @@ async def reap(caller: Caller, node: Node) -> int:
 async def finish_unless_busy(
     stored: StoredRecord, caller: Caller, node: Node, deadline: Deadline
 ) -> list[CNIError]:
-    """Run a record's DEL under its sandbox's lock; return what failed. A sandbox for which something
-    runs now, or whose record has changed meanwhile, is left alone."""
+    """Run a record's DEL under its sandbox's lock; return what failed. A sandbox for which
+    something runs now, or whose record has changed meanwhile, is left alone."""
     record = stored.record
     if not await caller.locks.try_lock(record.sandbox.container_id):
         return []

@@ -37,8 +37,8 @@ async def undone_on_failure(
 ) -> AsyncIterator[Attempt]:
     """Undo the attempt when the block fails, then let the failure go on.
 
-    Where a DEL fails too, the record stays, with the results so far, for the runtime's own DEL. With
-    the caller gone nothing can be undone now: the record stays as it is.
+    Where a DEL fails too, the record stays, with the results so far, for the runtime's own DEL.
+    With the caller gone nothing can be undone now: the record stays as it is.
     """
     attempt = Attempt(record)
     try:

@@ -25,6 +25,6 @@ async def status(request: Request, caller: Caller, node: Node) -> None:
     for plugin in default.config.plugins:
         if not await caller.plugins.find_in_path(plugin.type):
             raise PluginNotAvailable(
-                f"the default network {default.name} needs plugin {plugin.type!r}, which is not in CNI_PATH"
+                f"the default network {default.name} needs plugin {plugin.type!r}, not in CNI_PATH"
             )
     await run_in_order(caller.plugins, status_calls(default.config), deadline)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from metaplugin.attachments.record import Record
 from metaplugin.cni.errors import CNIError
-from metaplugin.commands.ports import Cluster, Node, StatusPublisher
+from metaplugin.commands.ports import Cluster, Node
 from metaplugin.commands.remembered import RememberedCluster
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Server
@@ -32,10 +32,10 @@ class Unpublished:
     """The port StatusPublisher where no cluster is configured: there is no pod to write to."""
 
     async def publish(self, record: Record) -> None:
-        return
+        """Drop `record`."""
 
     async def withdraw(self, record: Record) -> None:
-        return
+        """Drop `record`."""
 
 
 async def run_daemon(config: DaemonConfig) -> None:

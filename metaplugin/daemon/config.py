@@ -1,4 +1,5 @@
-"""The daemon's configuration file: YAML, every key typed, an unknown one refused with the nearest known."""
+"""The daemon's configuration file: YAML, every key typed, an unknown one refused with the nearest
+known."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from metaplugin.commands.ports import Deadlines, Settings
 
 
 class ConfigurationError(Exception):
-    """The configuration file can't be used; the text names every place and what is expected there."""
+    """The configuration file can't be used; the text names every place and what is expected
+    there."""
 
 
 class _Section(BaseModel):
@@ -106,7 +108,9 @@ def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = DaemonConfig
-    for part in location:
-        section = {"manifests": ManifestsConfig, "deadlines": DeadlinesConfig}[str(part)]
+    sections: dict[str, type[BaseModel]] = {
+        "manifests": ManifestsConfig,
+        "deadlines": DeadlinesConfig,
+    }
+    section = sections[str(location[-1])] if location else DaemonConfig
     return [str(field.alias) for field in section.model_fields.values()]

@@ -1,4 +1,5 @@
-"""Structured logs: one line an event, `key=value`, with the fields of the request that it belongs to."""
+"""Structured logs: one line an event, `key=value`, with the fields of the request that it belongs
+to."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
-_bound: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default={})
+_bound: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 @contextmanager
 def bound(**fields: str) -> Iterator[None]:
-    """Add fields to every log line of the block, and of tasks that it starts; empty ones are left out."""
+    """Add fields to every log line of the block, and of tasks that it starts; empty ones are left
+    out."""
     token = _bound.set({**_bound.get(), **{k: v for k, v in fields.items() if v}})
     try:
         yield
@@ -25,7 +28,8 @@ def bound(**fields: str) -> Iterator[None]:
 
 
 class KeyValueFormatter(logging.Formatter):
-    """`time=… level=… msg="…" key=value …`; values that hold blanks or quotes are quoted as in JSON."""
+    """`time=… level=… msg="…" key=value …`; values that hold blanks or quotes are quoted as in
+    JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))

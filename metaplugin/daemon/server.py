@@ -48,7 +48,8 @@ FLOWS: Mapping[Command, Flow] = {
 
 @dataclass(slots=True)
 class ReapSchedule:
-    """When left-over records are looked for again: the first request of a daemon's life is the first."""
+    """When left-over records are looked for again: the first request of a daemon's life is the
+    first."""
 
     interval_s: float
     last: float = float("-inf")
@@ -72,7 +73,8 @@ class Server:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be made."""
+        """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be
+        made."""
         listener = _listen(self.path)
         identity = self.path.stat().st_ino
         accepting = asyncio.create_task(self._accept(listener))
@@ -81,7 +83,9 @@ class Server:
         finally:
             accepting.cancel()
             with contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_ino == identity:  # a newer daemon's socket is not ours to remove
+                if (
+                    self.path.stat().st_ino == identity
+                ):  # a newer daemon's socket is not ours to remove
                     self.path.unlink()
             listener.close()
 
@@ -106,7 +110,7 @@ class Server:
 
     async def _serve_connection(self, connection: socket.socket) -> None:
         try:
-            connection.setblocking(False)
+            connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
             if _peer_uid(connection) != 0:
                 log.error("refused a caller that is not root")
                 connection.close()
@@ -161,14 +165,17 @@ class Server:
             await self._reap(caller)
 
     async def _run(self, request: Request, caller: Caller) -> JSONObject | None:
-        """Run the command's flow; raise CNIError whose message names the pod, a defect's included."""
+        """Run the command's flow; raise CNIError whose message names the pod, a defect's
+        included."""
         pod = pod_reference(request.args.args)
         started = time.monotonic()
         with bound(pod=str(pod or "")):
             try:
                 result = await FLOWS[request.args.command](request, caller, self.node)
             except CNIError as exc:
-                log.error("failed", extra={"code": exc.code, "error": exc.msg, "details": exc.details})
+                log.error(
+                    "failed", extra={"code": exc.code, "error": exc.msg, "details": exc.details}
+                )
                 raise _naming_pod(exc, request) from exc
             except CallerGone:
                 raise
@@ -189,7 +196,8 @@ class Server:
 
 
 def _listen(path: Path) -> socket.socket:
-    """Return a listening socket at `path`, in a folder that is root's alone; a stale one is replaced."""
+    """Return a listening socket at `path`, in a folder that is root's alone; a stale one is
+    replaced."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path.parent, 0o700)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -203,7 +211,9 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
     return int(struct.unpack("3i", credentials)[1])
 
 

@@ -1,24 +1,26 @@
 """Network configurations on the node's disk (NPWG 3.4.1): `.conflist` before `.conf` and `.json`.
 
-Files are read when asked for: a node has few, and a changed one counts for the next pod. A file that
-can't be read is nobody's problem but its own network's.
+Files are read when asked for: a node has few, and a changed one counts for the next pod. A file
+that can't be read is nobody's problem but its own network's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import TypeVar
 
 from metaplugin.cni.configuration import (
     NetworkConfigList,
     PluginConf,
     parse_network_config,
+    parse_open_list,
+    parse_plugin,
     with_plugins,
 )
-from metaplugin.cni.environment import validate_network_name
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, IOFailure
 from metaplugin.cni.raw import load_object
 
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _SUFFIXES_IN_ORDER = ((".conflist",), (".conf", ".json"))
 _OWN_TYPE = "metaplugin"
+
+_T = TypeVar("_T")
 
 
 class ConfigurationFolder:
@@ -41,7 +45,7 @@ class ConfigurationFolder:
     async def at(self, path: str) -> NetworkConfigList:
         return await self._run(lambda: _at(Path(path)))
 
-    async def _run(self, operation):  # type: ignore[no-untyped-def]
+    async def _run(self, operation: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
 
     def _named(self, name: str) -> NetworkConfigList | None:
@@ -57,7 +61,8 @@ class ConfigurationFolder:
 
 
 def _at(path: Path) -> NetworkConfigList:
-    """Return the configuration in a file, or in the first file of a folder that isn't our own output."""
+    """Return the configuration in a file, or in the first file of a folder that isn't our own
+    output."""
     if not path.is_dir():
         config = _load(path)
         if _is_ours(config):
@@ -82,18 +87,20 @@ def _candidates(folder: Path) -> Iterator[Path]:
 def _load(path: Path) -> NetworkConfigList:
     """Return a file's configuration, plugins of the folder named after its network appended (CNI
     section 1, loadOnlyInlinedPlugins)."""
-    config = parse_network_config(load_object(_content(path), what=str(path)), where=str(path))
-    if path.suffix != ".conflist" or config.load_only_inlined_plugins:
-        return config
-    validate_network_name(config.name, where=f"{path}: name")
-    return with_plugins(config, tuple(_sibling_plugins(path.parent / config.name)))
+    raw = load_object(_content(path), what=str(path))
+    if path.suffix != ".conflist":
+        return parse_network_config(raw, where=str(path))
+    config = parse_open_list(raw, where=str(path))
+    if not config.load_only_inlined_plugins:
+        config = with_plugins(config, tuple(_sibling_plugins(path.parent / config.name)))
+    if not config.plugins:
+        raise InvalidNetworkConfig(f"{path}: plugins: must hold at least one plugin")
+    return config
 
 
 def _sibling_plugins(folder: Path) -> Iterator[PluginConf]:
     for path in sorted(folder.glob("*.conf")):
-        raw = load_object(_content(path), what=str(path))
-        wrapped = {"name": folder.name, "plugins": [raw]}
-        yield from parse_network_config(wrapped, where=str(path)).plugins
+        yield parse_plugin(load_object(_content(path), what=str(path)), where=str(path))
 
 
 def _content(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """A folder of manifests as the cluster: the YAML files that one would `kubectl apply`.
 
-Every look-up first compares names, sizes and times of the files with the last reading and reads what
-changed, so a file written just before a pod starts is seen: there is no watch that could lag.
+Every look-up first compares names, sizes and times of the files with the last reading and reads
+what changed, so a file written just before a pod starts is seen: there is no watch that could lag.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class _Reading:
 
 
 class ManifestFolder:
-    """The port Cluster over a folder and all below it. An unreadable folder is a cluster that is away."""
+    """The port Cluster over a folder and all below it. An unreadable folder is a cluster that is
+    away."""
 
     def __init__(self, folder: Path, executor: Executor) -> None:
         self._folder = folder
@@ -54,7 +55,9 @@ class ManifestFolder:
         metadata = raw["metadata"]
         annotations = metadata.get("annotations") or {}
         if not _is_text_map(annotations):
-            raise InvalidNetworkConfig(f"pod {reference}: metadata.annotations must map text to text")
+            raise InvalidNetworkConfig(
+                f"pod {reference}: metadata.annotations must map text to text"
+            )
         return KnownPod(uid=str(metadata.get("uid") or ""), annotations=annotations)
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
@@ -71,7 +74,9 @@ class ManifestFolder:
             if found := reading.objects.get((kind, namespace, name)):
                 return found
         if problems := [reading.problem for reading in readings if reading.problem]:
-            raise TryAgainLater(f"{kind} {namespace}/{name} may be in a manifest that can't be read: {problems[0]}")
+            raise TryAgainLater(
+                f"{kind} {namespace}/{name} may be in a manifest that can't be read: {problems[0]}"
+            )
         return None
 
     def _refresh(self) -> list[_Reading]:

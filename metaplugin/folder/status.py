@@ -1,7 +1,7 @@
 """A folder for network-status: a file a pod, with the annotation as one would see it on the pod.
 
-Level-triggered: each live record's file is made to be what the record says, again and again until it is,
-and goes with the record.
+Level-triggered: each live record's file is made to be what the record says, again and again until
+it is, and goes with the record.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class StatusFolder:
 
 
 def _file_name(record: Record) -> str:
-    """Return the pod's file; names are DNS labels or subdomains, checked before they make a path."""
+    """Return the pod's file; names are DNS labels or subdomains, checked before they make a
+    path."""
     pod = record.pod
     if pod is None or "/" in pod.namespace + pod.name:
         return ""

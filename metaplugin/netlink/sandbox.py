@@ -1,7 +1,7 @@
 """Interfaces and default routes of one sandbox.
 
-pyroute2 is given the shim's socket (`fileno=`), never a namespace, for which it would fork. It blocks, so
-each operation runs in the thread that the caller names, from opening to closing.
+pyroute2 is given the shim's socket (`fileno=`), never a namespace, for which it would fork. It
+blocks, so each operation runs in the thread that the caller names, from opening to closing.
 """
 
 from __future__ import annotations
@@ -81,13 +81,16 @@ def _default_routes(route: IPRoute) -> dict[int, tuple[tuple[str, str], ...]]:
     names = _names(route)
     found = {}
     for family in _FAMILIES:
-        ordered = sorted(_dump_defaults(route, family), key=lambda m: m.get_attr("RTA_PRIORITY") or 0)
+        ordered = sorted(
+            _dump_defaults(route, family), key=lambda m: m.get_attr("RTA_PRIORITY") or 0
+        )
         found[family] = tuple(hop for message in ordered for hop in _hops(message, names))
     return found
 
 
 def _hops(message, names: dict[int, str]) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
-    """Return (interface, gateway) of a route; one over several hops lists them under RTA_MULTIPATH."""
+    """Return (interface, gateway) of a route; one over several hops lists them under
+    RTA_MULTIPATH."""
     if several := message.get_attr("RTA_MULTIPATH"):
         return [(names.get(hop["oif"], "?"), hop.get_attr("RTA_GATEWAY") or "") for hop in several]
     return [(names.get(message.get_attr("RTA_OIF"), "?"), message.get_attr("RTA_GATEWAY") or "")]
@@ -121,7 +124,8 @@ def _set_default_routes(route: IPRoute, wanted: DefaultRoutes) -> None:
 
 
 def _delete(route: IPRoute, message) -> None:  # type: ignore[no-untyped-def]
-    """Delete just this route: a request by prefix alone would take whichever the kernel finds first."""
+    """Delete just this route: a request by prefix alone would take whichever the kernel finds
+    first."""
     keys = {"priority": "RTA_PRIORITY", "oif": "RTA_OIF", "gateway": "RTA_GATEWAY"}
     exact = {key: message.get_attr(attribute) for key, attribute in keys.items()}
     route.route(

@@ -1,7 +1,8 @@
 """One shim's connection: the request it brought, and what it does for us until it has its answer.
 
-The session offers the ports PluginRunner, RecordWriter and SandboxLocks. One frame is under way at a
-time; `alive` goes out beside it, so that the shim can tell a slow delegate from a daemon that hangs.
+The session offers the ports PluginRunner, RecordWriter and SandboxLocks. One frame is under way at
+a time; `alive` goes out beside it, so that the shim can tell a slow delegate from a daemon that
+hangs.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class ShimSession:
     async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
         frame: Exec = call.to_exec(deadline_s)
         if len(frame.stdin) > MAX_STREAM:
-            raise IOFailure(f"the configuration for plugin {call.type} is over {MAX_STREAM >> 20} MiB")
+            raise IOFailure(
+                f"the configuration for plugin {call.type} is over {MAX_STREAM >> 20} MiB"
+            )
         return await self._ask(frame, Executed, deadline_s + _GRACE_S)
 
     async def find_in_path(self, plugin_type: str) -> bool:
@@ -125,7 +128,7 @@ class ShimSession:
         if saved.errno:
             raise IOFailure(
                 f"the sandbox's record could not be {done}: {os.strerror(saved.errno)}",
-                details="metaplugin keeps records in its state folder (default /var/lib/cni/metaplugin)",
+                details="records are in the state folder (default /var/lib/cni/metaplugin)",
             )
 
     async def _ask(self, frame: Frame, reply: type[_F], timeout_s: float = _GRACE_S) -> _F:
@@ -156,8 +159,8 @@ class ShimSession:
 
 
 async def open_session(connection: socket.socket) -> tuple[ShimSession, int | None]:
-    """Greet a shim and read its request; return the session and the netlink socket's descriptor, which
-    the caller has to close. Raise ProtocolError, EOFError, OSError or TimeoutError."""
+    """Greet a shim and read its request; return the session and the netlink socket's descriptor,
+    which the caller has to close. Raise ProtocolError, EOFError, OSError or TimeoutError."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(REQUEST_TIMEOUT_S):
         hello = Hello(PROTOCOL_VERSION, PROTOCOL_VERSION)
@@ -194,7 +197,8 @@ async def _read_payload(reader: asyncio.StreamReader, header: bytes) -> Frame:
 
 
 async def _receive_with_descriptor(connection: socket.socket) -> tuple[bytes, int | None]:
-    """Return the first bytes of the request, no more than its header, and the descriptor beside them."""
+    """Return the first bytes of the request, no more than its header, and the descriptor beside
+    them."""
     loop = asyncio.get_running_loop()
     while True:
         await _readable(loop, connection)
@@ -209,7 +213,12 @@ async def _receive_with_descriptor(connection: socket.socket) -> tuple[bytes, in
 
 async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(connection, lambda: ready.done() or ready.set_result(None))
+
+    def mark() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, mark)
     try:
         await ready
     finally:

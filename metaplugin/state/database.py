@@ -1,7 +1,8 @@
 """state.db: the last known pods and network definitions.
 
-A cache: a damaged file is moved aside and begun anew, an unwritable one is logged, and neither fails a
-request. One thread does all of it, so SQLite sees one writer and the loop never waits for the disk.
+A cache: a damaged file is moved aside and begun anew, an unwritable one is logged, and neither
+fails a request. One thread does all of it, so SQLite sees one writer and the loop never waits for
+the disk.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (kind, namespace, name)
 ) WITHOUT ROWID
 """
-_UPSERT = "INSERT OR REPLACE INTO objects (kind, namespace, name, content, seen) VALUES (?, ?, ?, ?, ?)"
+_UPSERT = (
+    "INSERT OR REPLACE INTO objects (kind, namespace, name, content, seen) VALUES (?, ?, ?, ?, ?)"
+)
 _SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 _KEPT_S = 30 * 24 * 3600  # a pod or network not seen for so long is forgotten
 
@@ -81,7 +84,8 @@ class StateDatabase:
             task.add_done_callback(_log_failure)
 
     async def _object(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        rows = await self._run(lambda: self._execute(_SELECT, (kind, namespace, name)), [])
+        nothing: list[Any] = []
+        rows = await self._run(lambda: self._execute(_SELECT, (kind, namespace, name)), nothing)
         try:
             return load_object(rows[0][0], what="a cached object") if rows else None
         except CNIError as exc:
@@ -101,7 +105,9 @@ class StateDatabase:
             self._connect()
         except sqlite3.DatabaseError as exc:
             aside = self._path.with_name(f"{self._path.name}.damaged")
-            log.error("state.db damaged; begun anew", extra={"error": str(exc), "aside": str(aside)})
+            log.error(
+                "state.db damaged; begun anew", extra={"error": str(exc), "aside": str(aside)}
+            )
             self._close()
             os.replace(self._path, aside)
             for suffix in ("-wal", "-shm"):
@@ -109,7 +115,9 @@ class StateDatabase:
             self._connect()
 
     def _connect(self) -> None:
-        self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False
+        )
         os.chmod(self._path, 0o600)
         mode = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
@@ -117,7 +125,9 @@ class StateDatabase:
         self._connection.execute("PRAGMA synchronous=FULL")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA_VERSION):
-            raise sqlite3.DatabaseError(f"its schema is {version}, this release has {SCHEMA_VERSION}")
+            raise sqlite3.DatabaseError(
+                f"its schema is {version}, this release has {SCHEMA_VERSION}"
+            )
         self._connection.execute(_TABLES)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._connection.execute("DELETE FROM objects WHERE seen < ?", (time.time() - _KEPT_S,))

@@ -78,7 +78,8 @@ class RecordFolder:
 
     @staticmethod
     def _paths(folder: Path) -> list[Path]:
-        """Return the folder's records; a temporary file of the shim's has a name that none begins with."""
+        """Return the folder's records; a temporary file of the shim's has a name that none begins
+        with."""
         try:
             return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         except FileNotFoundError:

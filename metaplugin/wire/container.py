@@ -1,7 +1,8 @@
 """A record's file: sections, each whole and checked by itself, of which the last one counts.
 
-The first section is durable before the first delegate runs; a later one, appended, adds the results. A
-torn or damaged tail falls back on the section before it, which still holds every DEL that is due.
+The first section is durable before the first delegate runs; a later one, appended, adds the
+results. A torn or damaged tail falls back on the section before it, which still holds every DEL
+that is due.
 """
 
 from __future__ import annotations
@@ -108,5 +109,6 @@ def sandbox_file_name(container_id: str) -> str:
 
 
 def record_file_name(container_id: str, ifname: str) -> str:
-    """Return the name of an attachment's record: CNI identifies it by container id and interface."""
+    """Return the name of an attachment's record: CNI identifies it by container id and
+    interface."""
     return f"{sandbox_file_name(container_id)}@{ifname}"

@@ -1,17 +1,17 @@
 """Frames of the protocol between shim and daemon.
 
 A frame is two big-endian 32-bit numbers, kind and payload length, and the payload: fields one after
-another, each a u32, a u64 or a blob (u32 length, bytes). Every length has a limit, an unknown kind is an
-error, and a payload must be used up exactly: neither side trusts the other.
+another, each a u32, a u64 or a blob (u32 length, bytes). Every length has a limit, an unknown kind
+is an error, and a payload must be used up exactly: neither side trusts the other.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct(">II")
@@ -75,10 +75,14 @@ class _Reader:
             raise ProtocolError("a frame holds more than its fields")
 
 
-_WRITERS = {
-    "u32": lambda value: _U32.pack(value),
-    "u64": lambda value: _U64.pack(value),
-    "blob": lambda value: _U32.pack(len(value)) + value,
+def _blob(value: bytes) -> bytes:
+    return _U32.pack(len(value)) + value
+
+
+_WRITERS: Mapping[str, Callable[[Any], bytes]] = {
+    "u32": _U32.pack,
+    "u64": _U64.pack,
+    "blob": _blob,
 }
 
 
@@ -111,7 +115,8 @@ class Hello(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Request(Frame):
-    """`environment` holds the caller's CNI_* alone; `runtime` is the path of the caller's program."""
+    """`environment` holds the caller's CNI_* alone; `runtime` is the path of the caller's
+    program."""
 
     KIND = 2
     FIELDS = (
@@ -272,7 +277,8 @@ class Note(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Netns(Frame):
-    """Records only: the sandbox's network namespace; its inode tells it from a later one at that path."""
+    """Records only: the sandbox's network namespace; its inode tells it from a later one at that
+    path."""
 
     KIND = 33
     FIELDS = (("path", "blob"), ("device", "u64"), ("inode", "u64"))
@@ -302,7 +308,9 @@ def decode_header(header: bytes) -> tuple[type[Frame], int]:
 
 def encode_environment(values: Mapping[str, str]) -> bytes:
     """Return `KEY=VALUE` pairs, each ended by a NUL byte."""
-    return b"".join(f"{key}={value}\0".encode(errors="surrogateescape") for key, value in values.items())
+    return b"".join(
+        f"{key}={value}\0".encode(errors="surrogateescape") for key, value in values.items()
+    )
 
 
 def decode_environment(block: bytes) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""A node for each test that asks for one: default network a bridge, a second network over macvlan."""
+"""A node for each test that asks for one: default network a bridge, a second network over
+macvlan."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,11 +15,13 @@ from tests.system.node import Node, bridge_network, macvlan_network, new_root, n
 @pytest.fixture
 def eth1() -> Iterator[None]:
     """The node's interface that macvlan networks use."""
-    subprocess.run("ip link add eth1 type veth peer name wire1".split(), check=True)
+    subprocess.run(
+        ["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire1"], check=True
+    )
     for name in ("eth1", "wire1"):
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
     yield
-    subprocess.run("ip link del eth1".split(), check=True)
+    subprocess.run(["ip", "link", "del", "eth1"], check=True)
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def idle_node(eth1: None) -> Iterator[Node]:
     node = Node(root, bridge_network(root))
     node.define("macvlan", macvlan_network(root))
     yield node
-    print(node.log.read_text() if node.log.exists() else "the daemon never ran")
+    sys.stdout.write(node.log.read_text() if node.log.exists() else "the daemon never ran")
     node.close()
     for link in ("br-cbr0",):
         subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
@@ -48,5 +52,5 @@ def recording_node() -> Iterator[Node]:
     node.plugin("noop")
     node.start()
     yield node
-    print(node.log.read_text())
+    sys.stdout.write(node.log.read_text())
     node.close()

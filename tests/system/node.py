@@ -163,7 +163,9 @@ class Node:
 
     # --- the cluster
 
-    def define(self, name: str, config: dict[str, Any] | str, *, namespace: str = "default") -> None:
+    def define(
+        self, name: str, config: dict[str, Any] | str, *, namespace: str = "default"
+    ) -> None:
         """Write a net-attach-def to the folder of manifests."""
         text = config if isinstance(config, str) else json.dumps(config)
         document = {
@@ -196,7 +198,9 @@ class Node:
         subprocess.run(["ip", "netns", "add", name], check=True)
         container_id = f"{self._pods:04d}" + os.urandom(30).hex()
         netns = Path("/run/netns") / name
-        return Pod(container_id, netns, **{"name": f"pod{self._pods}", **values}, annotation=annotation)
+        return Pod(
+            container_id, netns, **{"name": f"pod{self._pods}", **values}, annotation=annotation
+        )
 
     def stdin(self, pod: Pod | None, version: str = "1.0.0", **extra: Any) -> bytes:
         config: dict[str, Any] = {"cniVersion": version, "name": "metaplugin", "type": "metaplugin"}
@@ -223,7 +227,12 @@ class Node:
         return {key: value for key, value in (values | extra).items() if value is not None}
 
     def popen(
-        self, command: str, pod: Pod | None, *, prefix: tuple[str, ...] = (), **environment: str | None
+        self,
+        command: str,
+        pod: Pod | None,
+        *,
+        prefix: tuple[str, ...] = (),
+        **environment: str | None,
     ) -> subprocess.Popen[bytes]:
         """Start a call without waiting; its standard input is still to be given."""
         return subprocess.Popen(
