@@ -111,8 +111,8 @@ def merge_cni_args(config: NetworkConfigList, args: Mapping[str, Any]) -> Networ
     (NPWG 4.1.2.1.7); raise InvalidNetworkConfig where that is no object."""
     plugins = []
     for position, plugin in enumerate(config.plugins):
-        present = plugin.raw.get("args") or {}
-        inner = present.get("cni") or {} if isinstance(present, dict) else None
+        present = _or_empty(plugin.raw.get("args"))
+        inner = _or_empty(present.get("cni")) if isinstance(present, dict) else None
         if not isinstance(inner, dict):
             raise InvalidNetworkConfig(
                 f"network {config.name}: plugins[{position}].args.cni: must be an object"
@@ -199,8 +199,12 @@ def _check_nested_types(item: JSONObject, *, where: str, prefix: str) -> None:
             raise InvalidNetworkConfig(f"{where}: {prefix}{key}: must be an object")
 
 
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
 def _capabilities(item: JSONObject, where: str, prefix: str) -> frozenset[str]:
-    declared = item.get("capabilities") or {}
+    declared = _or_empty(item.get("capabilities"))
     if not isinstance(declared, dict) or not all(isinstance(v, bool) for v in declared.values()):
         raise InvalidNetworkConfig(
             f"{where}: {prefix}capabilities: must map each capability to true or false"

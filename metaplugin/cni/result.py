@@ -189,7 +189,7 @@ class _Checker:
             self._lists(raw)
         dns = self._object(raw, "dns")
         for key in ("nameservers", "search", "options"):
-            texts = dns.get(key) or []
+            texts = _or_empty(dns.get(key), [])
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                 raise self._problem(f"dns.{key}", "must be a list of texts")
         self._text(dns, "domain", "dns.")
@@ -244,7 +244,7 @@ class _Checker:
     def _objects(
         self, raw: JSONObject, key: str, prefix: str = ""
     ) -> Iterator[tuple[JSONObject, str]]:
-        items = raw.get(key) or []
+        items = _or_empty(raw.get(key), [])
         if not isinstance(items, list):
             raise self._problem(f"{prefix}{key}", "must be a list")
         for position, item in enumerate(items):
@@ -254,7 +254,7 @@ class _Checker:
             yield item, place
 
     def _object(self, raw: JSONObject, key: str) -> JSONObject:
-        value = raw.get(key) or {}
+        value = _or_empty(raw.get(key), {})
         if not isinstance(value, dict):
             raise self._problem(key, "must be an object")
         return value
@@ -265,6 +265,10 @@ class _Checker:
 
     def _problem(self, place: str, message: str) -> DecodingFailure:
         return DecodingFailure(f"{self.where}: {place}: {message}")
+
+
+def _or_empty(value: Any, empty: Any) -> Any:
+    return empty if value is None else value
 
 
 def _text_of(value: Any) -> str:
