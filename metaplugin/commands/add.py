@@ -26,7 +26,7 @@ from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.delete import finish_record
 from metaplugin.commands.facts import OuterConfig, parse_outer_config, plan_attachments
-from metaplugin.commands.libcni import add_network_list
+from metaplugin.commands.libcni import add_network_list, require_plugins
 from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
 from metaplugin.commands.rollback import Attempt, undone_on_failure
 from metaplugin.npwg.status import format_status, status_entries
@@ -44,6 +44,7 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     network = _required_network(caller)
     await _finish_older_record(request, caller, node, deadline)
     plan = await _planned(request, outer, node)
+    await require_plugins(caller.plugins, plan)
     with_netns_check(plan, [interface.name for interface in await network.interfaces()])
     record = _new_record(request, outer, plan)
     await caller.records.save(record.file_name, _encoded(record, node))

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 
 from metaplugin.attachments.calls import PluginCall, add_call
-from metaplugin.attachments.plan import PlannedAttachment
+from metaplugin.attachments.plan import Network, PlannedAttachment
 from metaplugin.attachments.runtime_conf import Sandbox
 from metaplugin.cni.errors import (
     DELEGATE_FAILED,
@@ -25,6 +25,17 @@ from metaplugin.commands.ports import PluginRunner
 from metaplugin.wire.frames import MAX_STREAM, Executed, Outcome
 
 _EXCERPT = 1000  # characters of a plugin's output that an error shows
+
+
+async def require_plugins(
+    plugins: PluginRunner, networks: Iterable[Network | PlannedAttachment]
+) -> None:
+    """Raise PluginNotAvailable unless every plugin is in the search path: before the first one runs,
+    since a missing one couldn't be undone either."""
+    for network in networks:
+        for plugin in network.config.plugins:
+            if not await plugins.find_in_path(plugin.type):
+                raise _not_found(f"network {network.name}", plugin.type)
 
 
 async def add_network_list(
@@ -84,10 +95,7 @@ def raise_for_failure(call: PluginCall, executed: Executed) -> None:
                 f"{where} was killed by {name}", code=DELEGATE_FAILED, details=details
             )
         case Outcome.NOT_FOUND:
-            raise PluginNotAvailable(
-                f"{where}: there is no executable file {call.type!r} in CNI_PATH",
-                details="install the plugin on this node, or correct the network's type",
-            )
+            raise _not_found(where, call.type)
         case Outcome.NOT_STARTED:
             raise PluginNotAvailable(f"{where} could not be started (errno {executed.status})")
         case Outcome.DEADLINE:
@@ -100,6 +108,13 @@ def raise_for_failure(call: PluginCall, executed: Executed) -> None:
             )
         case Outcome.REFUSED:
             raise InvalidNetworkConfig(f"{where}: {call.type!r} is no plain file name")
+
+
+def _not_found(where: str, plugin_type: str) -> PluginNotAvailable:
+    return PluginNotAvailable(
+        f"{where}: there is no executable file {plugin_type!r} in CNI_PATH",
+        details="install the plugin on this node, or correct the network's configuration",
+    )
 
 
 def _delegate_error(where: str, executed: Executed) -> DelegateError:

@@ -7,7 +7,7 @@ from metaplugin.cni.errors import CNIError, IncompatibleVersion, PluginNotAvaila
 from metaplugin.cni.version import at_least
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.facts import default_networks, parse_outer_config
-from metaplugin.commands.libcni import run_in_order
+from metaplugin.commands.libcni import require_plugins, run_in_order
 from metaplugin.commands.ports import Caller, Node, Request
 
 
@@ -22,9 +22,5 @@ async def status(request: Request, caller: Caller, node: Node) -> None:
         default, *_ = await default_networks(outer, node)
     except CNIError as exc:
         raise PluginNotAvailable(f"the default network is not ready: {exc.msg}") from exc
-    for plugin in default.config.plugins:
-        if not await caller.plugins.find_in_path(plugin.type):
-            raise PluginNotAvailable(
-                f"the default network {default.name} needs plugin {plugin.type!r}, not in CNI_PATH"
-            )
+    await require_plugins(caller.plugins, [default])
     await run_in_order(caller.plugins, status_calls(default.config), deadline)

@@ -54,3 +54,16 @@ def recording_node() -> Iterator[Node]:
     yield node
     sys.stdout.write(node.log.read_text())
     node.close()
+
+
+@pytest.fixture
+def short_node() -> Iterator[Node]:
+    """A recording node whose delegates get 1.5 seconds."""
+    root = new_root()
+    deadlines = {"delegateSeconds": 1.5, "requestSeconds": 20, "rollbackSeconds": 5}
+    node = Node(root, noop_network(root, "default-net"), daemon_keys={"deadlines": deadlines})
+    node.plugin("noop")
+    node.start()
+    yield node
+    sys.stdout.write(node.log.read_text())
+    node.close()
