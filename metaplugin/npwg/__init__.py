@@ -1,0 +1,2 @@
+"""The NPWG multi-network standard 1.3 as pure code: annotations, definitions, status, device
+info."""
