@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import click
@@ -11,6 +12,9 @@ from metaplugin import __version__
 from metaplugin.daemon.app import run_daemon
 from metaplugin.daemon.config import ConfigurationError, load_config
 from metaplugin.daemon.logs import set_up_logging
+from metaplugin.demo.namespaces import enter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @click.group()
@@ -39,3 +43,29 @@ def daemon(path: Path) -> None:
         asyncio.run(run_daemon(config))
     except OSError as exc:
         raise click.ClickException(f"the daemon can't start: {exc}") from exc
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Leave the pods to look at, until ENTER or Ctrl-C.")
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    default=REPOSITORY / "examples",
+    help="The folder with the examples (and cluster/ in it).",
+)
+@click.option(
+    "--shim",
+    type=click.Path(path_type=Path, resolve_path=True),
+    default=REPOSITORY / "build" / "metaplugin-shim",
+    help="The shim, as `make setup` builds it.",
+)
+def demo(examples: Path, shim: Path, *, keep: bool) -> None:
+    """Run every example in private namespaces, and verify all that is shown."""
+    if os.geteuid() != 0:
+        raise click.ClickException("the demo makes network namespaces: run it as root")
+    options = ["--examples", str(examples), "--shim", str(shim)]
+    enter([*options, "--keep"] if keep else options)
+
+
+if __name__ == "__main__":
+    main()
