@@ -18,7 +18,7 @@ static enum command command_named(const char *name) {
     return NO_COMMAND;
 }
 
-static bool id_is_valid(const char *id) {
+bool id_is_valid(const char *id) {
     return strspn(id, alphanumeric) && !id[strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")];
 }
 

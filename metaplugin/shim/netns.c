@@ -1,9 +1,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
-#include <linux/netlink.h>
-#include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -12,6 +9,10 @@
 #include <unistd.h>
 
 #include "shim.h"
+
+/* The kernel's own headers are no part of musl. */
+enum { NSFS_MAGIC = 0x6e736673, NETLINK_ROUTE = 0 };
+#define NS_GET_NSTYPE _IO(0xb7, 3)
 
 static const char own[] = "/proc/self/ns/net";
 

@@ -55,6 +55,7 @@ struct link { /* the connection to the daemon; fd -1 when there is none */
     unsigned char header[8];
     size_t header_n;
     struct buf body;
+    uint32_t kind; /* of the frame whose body is whole */
     char lost[512]; /* what happened to the daemon, for the error's message */
 };
 
@@ -66,7 +67,9 @@ struct call { /* one request of the runtime */
     struct conf conf;
     struct buf input, notes;
     struct netns netns;
-    int netlink;
+    int netlink, run_dir;
+    uint32_t lend_s;
+    bool answered;
     struct lock sandbox, other; /* other: taken for the daemon by a LOCK frame */
     struct link daemon;
 };
@@ -101,6 +104,7 @@ int fail(const struct call *call, int code, const char *format, ...) __attribute
 int read_environment(struct call *call);
 int read_input(struct call *call);
 void peek_input(struct call *call);
+bool id_is_valid(const char *id);
 int read_conf(struct call *call);
 
 /* netns.c */
@@ -127,10 +131,11 @@ int plugin_run(struct call *call, const struct plugin *plugin, struct plugin_end
 
 /* daemon.c: the conversation */
 int daemon_connect(struct call *call, int wait_ms);
-int daemon_pump(struct link *link, uint32_t *kind, struct buf *body);
+int daemon_pump(struct link *link);
 int daemon_send(struct link *link, uint32_t kind, const struct buf *body, int descriptor);
 int daemon_lost(struct link *link, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int daemon_serve(struct call *call);
+void daemon_lend(struct call *call);
 
 /* replay.c */
 int replay(struct call *call);
