@@ -102,7 +102,7 @@ def test_a_failure_without_the_daemon_is_told_and_can_be_repeated(recording_node
     deleted = [c["env"]["CNI_IFNAME"] for c in node.noop_calls() if c["command"] == "DEL"]
     assert deleted == ["net1", "eth0"]
     assert node.records() == [f"{pod.container_id}@eth0"]
-    assert node.locks() == [pod.container_id]
+    assert node.locks() == []
 
 
 def test_a_failing_del_is_told_and_can_be_repeated(recording_node: Node) -> None:
