@@ -30,7 +30,7 @@ _EXCERPT = 1000  # characters of a plugin's output that an error shows
 async def require_plugins(
     plugins: PluginRunner, networks: Iterable[Network | PlannedAttachment]
 ) -> None:
-    """Raise PluginNotAvailable unless every plugin is in the search path: before the first one runs,
+    """Raise PluginNotAvailable unless every plugin is in the search path: before the first runs,
     since a missing one couldn't be undone either."""
     for network in networks:
         for plugin in network.config.plugins:

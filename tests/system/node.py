@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIM = Path(os.environ.get("METAPLUGIN_SHIM", REPOSITORY / "build" / "metaplugin-shim"))
 NOOP = REPOSITORY / "tests" / "plugins" / "noop.py"
+DAEMON = (sys.executable, "-m", "metaplugin.daemon.cli", "daemon")
 DEBIAN_PLUGINS = Path("/usr/lib/cni")
 
 
@@ -118,15 +120,19 @@ class Node:
             "logLevel": "debug",
         } | self.daemon_keys
         (self.root / "daemon.yaml").write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "metaplugin.daemon.cli", "daemon"]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*command, "--config", str(self.root / "daemon.yaml")],
+                [*DAEMON, "--config", str(self.root / "daemon.yaml")],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
         self.wait_for_socket()
+
+    def run_daemon(self, config: Path) -> subprocess.CompletedProcess[str]:
+        """Run a daemon to its end: for configurations with which it won't start."""
+        command = [*DAEMON, "--config", str(config)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
 
     def wait_for_socket(self) -> None:
         deadline = time.monotonic() + 15
@@ -251,10 +257,12 @@ class Node:
         stdin: bytes | None = None,
         prefix: tuple[str, ...] = (),
         timeout: float = 50,
-        **environment: str | None,
+        environment: Mapping[str, str | None] | None = None,
+        **variables: str | None,
     ) -> Reply:
+        """Make a call and return what the runtime gets; `environment` and `variables` win."""
         started = time.monotonic()
-        process = self.popen(command, pod, prefix=prefix, **environment)
+        process = self.popen(command, pod, prefix=prefix, **{**variables, **(environment or {})})
         try:
             out, err = process.communicate(self.stdin(pod) if stdin is None else stdin, timeout)
         except subprocess.TimeoutExpired:

@@ -76,7 +76,7 @@ def test_a_bad_environment(
     recording_node: Node, changes: dict[str, str | None], named: str
 ) -> None:
     """CNI-ENV-1 to CNI-ENV-10, ROB-1, ROB-10, MULTUS-1."""
-    reply = recording_node.call("ADD", recording_node.pod(""), **changes)
+    reply = recording_node.call("ADD", recording_node.pod(""), environment=changes)
     assert (reply.exit_code, reply.code) == (1, 4)
     assert named in reply.msg
     assert recording_node.noop_calls() == []

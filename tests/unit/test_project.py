@@ -50,6 +50,8 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_annotations_are_not_evaluated(path: Path) -> None:
+    if len(parsed(path).body) == 1:
+        return  # nothing but its docstring
     assert "__future__.annotations" in imported_modules(parsed(path))
 
 

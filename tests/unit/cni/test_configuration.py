@@ -96,7 +96,13 @@ def test_runtime_config_holds_what_is_declared_and_given() -> None:
 
 def test_all_other_keys_pass_unchanged() -> None:
     """CNI-DLG-4."""
-    odd = {"null": None, "float": 1.5, "big": 10**40, "text": "\u2028\U0001f600", "n": [[{}]]}
+    odd: dict[str, Any] = {
+        "null": None,
+        "float": 1.5,
+        "big": 10**40,
+        "text": "\u2028\U0001f600",
+        "n": [[{}]],
+    }
     got = request(LIST | {"plugins": [{"type": "a", **odd}]})
     assert odd == {key: got[key] for key in odd}
 

@@ -1,0 +1,118 @@
+"""What is remembered of a sandbox, and the DEL calls in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metaplugin.attachments.plan import PlannedAttachment
+from metaplugin.attachments.record import (
+    MadeAttachment,
+    Record,
+    decode_stored_record,
+    encode_record,
+)
+from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
+from metaplugin.cni.configuration import parse_network_config
+from metaplugin.cni.raw import dump
+from metaplugin.cni.result import Result, parse_result
+from metaplugin.wire.container import DamagedRecord, Section, encode_section
+from metaplugin.wire.frames import Netns, decode_environment
+
+CHAIN = {
+    "cniVersion": "1.0.0",
+    "name": "chain",
+    "plugins": [{"type": "a", "capabilities": {"mac": True}, "x": None}, {"type": "b"}],
+}
+
+
+def some_result(version: str = "1.0.0") -> Result:
+    raw = {"cniVersion": version, "dns": {"domain": "x"}}
+    return parse_result(dump(raw), configured_version=version, where="test")
+
+
+def some_record(own: Result | None = None) -> Record:
+    chain = PlannedAttachment(
+        name="default/chain",
+        config=parse_network_config(CHAIN, where="chain"),
+        runtime=RuntimeConf(
+            ifname="net1", args=(("A", "1"),), capability_args={"mac": "02:00:00:00:00:01"}
+        ),
+        gateways=("10.0.0.1",),
+    )
+    single = PlannedAttachment(
+        name="d",
+        config=parse_network_config({"name": "d", "type": "c"}, where="d"),
+        runtime=RuntimeConf(ifname="eth0"),
+        default=True,
+    )
+    return Record(
+        generation="g",
+        sandbox=Sandbox(container_id="c1", netns="/run/netns/a", device=4, inode=5),
+        ifname="eth0",
+        network="outer",
+        runtime="/usr/bin/containerd",
+        pod=PodReference(namespace="default", name="p", uid="u"),
+        created=12.5,
+        attachments=(
+            MadeAttachment(planned=single, own=own, result=own),
+            MadeAttachment(planned=chain, own=own, result=own),
+        ),
+        complete=own is not None,
+        status="[]",
+    )
+
+
+@pytest.mark.parametrize("own", [None, some_result()], ids=["before", "after"])
+def test_a_record_comes_back_as_it_was_written(own: Result | None) -> None:
+    record = some_record(own)
+    stored = decode_stored_record(encode_record(record, deadline_s=90))
+    assert record == stored.record
+    assert record.del_calls() == stored.calls
+
+
+def test_del_calls_are_all_there_the_last_attachment_first() -> None:
+    """CNI-DLG-9, CNI-DLG-18, CNI-DLG-19, NPWG-53."""
+    calls = some_record().del_calls()
+    assert [(call.type, call.ifname) for call in calls] == [
+        ("b", "net1"),
+        ("a", "net1"),
+        ("c", "eth0"),
+    ]
+    assert json.loads(calls[1].stdin) == {
+        "type": "a",
+        "x": None,
+        "name": "chain",
+        "cniVersion": "1.0.0",
+        "runtimeConfig": {"mac": "02:00:00:00:00:01"},
+    }
+    assert decode_environment(calls[1].environment) == {
+        "CNI_COMMAND": "DEL",
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/run/netns/a",
+        "CNI_IFNAME": "net1",
+        "CNI_ARGS": "A=1",
+    }
+
+
+def test_a_del_gets_its_own_result_from_0_4_0_on() -> None:
+    """CNI-DLG-10."""
+    requests = [json.loads(call.stdin) for call in some_record(some_result()).del_calls()]
+    assert [request.get("prevResult") for request in requests] == [
+        {"cniVersion": "1.0.0", "dns": {"domain": "x"}},
+        {"cniVersion": "1.0.0", "dns": {"domain": "x"}},
+        None,  # cniVersion 0.1.0
+    ]
+
+
+def test_a_call_can_be_moved_to_where_the_namespace_is_now() -> None:
+    call = some_record().del_calls()[0].in_netns("")
+    assert decode_environment(call.environment)["CNI_NETNS"] == ""
+
+
+@pytest.mark.parametrize("note", [b"{}", b'{"schema": 2}', b"[]", b"x"])
+def test_a_note_that_can_not_be_used_is_damage(note: bytes) -> None:
+    content = encode_section(Section(note=note, netns=Netns(b"", 0, 0), calls=()))
+    with pytest.raises(DamagedRecord):
+        decode_stored_record(content)
