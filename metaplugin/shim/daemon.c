@@ -225,7 +225,7 @@ static bool give_answer(struct call *call, struct cursor *c, int *exit_code) {
 int daemon_serve(struct call *call) {
     struct link *link = &call->daemon;
     int exit_code = 1;
-    while (receive(link) > 0) {
+    while (link->fd >= 0 && receive(link) > 0) {
         struct cursor c = {link->body.p, link->body.n, false};
         struct buf reply = {0};
         if (link->kind == ANSWER && !call->answered) {

@@ -16,7 +16,7 @@ FOLDERS = ("metaplugin", "tests", "examples", ".ci")
 
 MODULE_LINES = 400
 FUNCTION_LINES = 80
-SHIM_LINES = 1000
+SHIM_LINES = 1350  # of code; ARCHITECTURE.md, decision 3
 VAGUE_NAMES = {"common", "helpers", "manager", "misc", "models", "util", "utils"}
 
 
@@ -80,7 +80,9 @@ def test_modules_are_named_by_the_domain() -> None:
 
 def test_the_shim_stays_small_enough_to_be_audited() -> None:
     sources = [*(ROOT / "metaplugin/shim").glob("*.[ch]")]
-    assert sum(len(path.read_text().splitlines()) for path in sources) <= SHIM_LINES
+    lines = [line.strip() for path in sources for line in path.read_text().splitlines()]
+    code = [line for line in lines if line and not line.startswith(("/*", "* "))]
+    assert len(code) <= SHIM_LINES
 
 
 def test_every_runtime_dependency_says_why() -> None:
