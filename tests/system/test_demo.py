@@ -90,17 +90,6 @@ def test_a_network_whose_plugin_is_missing_fails_the_demo_by_name(tmp_path: Path
     assert "nosuchplugin" in done.stdout
 
 
-def test_a_request_that_the_kernel_does_not_show_fails_the_demo(tmp_path: Path) -> None:
-    """A chained plugin gives the interface another MAC address than the pod asked for."""
-    tuning = '{"type": "tuning", "mac": "02:00:00:00:aa:aa"}'
-    single = '"type": "macvlan",\n      "master": "eth1",\n      "mode": "bridge",\n'
-    single += '      "capabilities": {"ips": true, "mac": true},\n      "ipam": {"type": "static"}'
-    chained = f'"plugins": [{{{single}}},\n      {tuning}]'
-    done = run_demo(one_example(tmp_path, "static-ip-and-mac.yaml", **{single: chained}))
-    assert done.returncode == 1, done.stdout
-    assert "expected 02:00:00:00:67:4d, found 02:00:00:00:aa:aa" in flat(done.stdout)
-
-
 def test_a_status_that_differs_from_the_kernel_fails_the_demo(tmp_path: Path) -> None:
     spoiling = tmp_path / "shim"
     spoiling.write_text(SPOILING_SHIM.format(shim=SHIM))
