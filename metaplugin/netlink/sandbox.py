@@ -18,7 +18,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from metaplugin.attachments.default_routes import DefaultRoutes
-from metaplugin.cni.errors import IOFailure
+from metaplugin.cni.errors import InvalidNetworkConfig, IOFailure
 from metaplugin.commands.ports import InterfaceState
 
 _FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
@@ -111,16 +111,26 @@ def _set_default_routes(route: IPRoute, wanted: DefaultRoutes) -> None:
         for message in _dump_defaults(route, family):
             _delete(route, message)
         for position, gateway in enumerate(gateways):
-            metric = _FIRST_METRIC[family] + position
-            route.route(
-                "add",
-                family=_FAMILIES[family],
-                dst_len=0,
-                gateway=gateway,
-                oif=index,
-                proto=_RTPROT_STATIC,
-                **({"priority": metric} if metric else {}),
-            )
+            try:
+                _add(route, index, gateway, family, position)
+            except NetlinkError as exc:
+                raise InvalidNetworkConfig(
+                    f"default-route: the kernel refuses gateway {gateway} by {wanted.ifname}: {exc}",
+                    details="a gateway must be reachable by the interface, and not be its own address",
+                ) from exc
+
+
+def _add(route: IPRoute, index: int, gateway: str, family: int, position: int) -> None:
+    metric = _FIRST_METRIC[family] + position
+    route.route(
+        "add",
+        family=_FAMILIES[family],
+        dst_len=0,
+        gateway=gateway,
+        oif=index,
+        proto=_RTPROT_STATIC,
+        **({"priority": metric} if metric else {}),
+    )
 
 
 def _delete(route: IPRoute, message) -> None:  # type: ignore[no-untyped-def]

@@ -4,8 +4,8 @@ parse."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from ipaddress import ip_network
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
 
 from metaplugin.cni.raw import JSONObject
 from metaplugin.cni.result import Interface, Result
@@ -52,13 +52,25 @@ def format_status(entries: Sequence[JSONObject]) -> str:
 
 
 def _common(result: Result, name: str, device_info: JSONObject | None) -> JSONObject:
-    gateways = [route.gw for route in result.routes if route.gw and _is_default(route.dst)]
     return {
         "name": name,
         "dns": result.dns,
         "device-info": device_info,
-        "gateway": list(dict.fromkeys(gateways)),
+        "gateway": list(dict.fromkeys(_gateways(result))),
     }
+
+
+def _gateways(result: Result) -> Iterator[str]:
+    """Yield the gateways of the default routes; one without goes by those of its family's addresses."""
+    for route in result.routes:
+        network = ip_network(route.dst, strict=False)
+        if network.prefixlen == 0:
+            own = [ip.gateway for ip in result.ips if ip.gateway]
+            yield from (
+                [route.gw]
+                if route.gw
+                else [each for each in own if ip_address(each).version == network.version]
+            )
 
 
 def _entry(
@@ -100,10 +112,6 @@ def _default_index(result: Result, inside: list[int]) -> int:
 
 def _without_prefix(address: str) -> str:
     return address.partition("/")[0]
-
-
-def _is_default(dst: str) -> bool:
-    return ip_network(dst, strict=False).prefixlen == 0
 
 
 def _go_json(entry: JSONObject) -> str:

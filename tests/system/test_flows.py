@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.node import Node, ip_json, macvlan_network, noop_network
+from tests.system.node import Node, bridge_network, ip_json, macvlan_network, noop_network
 
 pytestmark = pytest.mark.system
 
@@ -103,6 +103,67 @@ def test_the_default_route_moves_to_the_network_that_asks_for_it(node: Node) -> 
     assert check.code == 101
     assert "10.91.0.254" in check.msg
     assert node.delete(pod).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "gateways",
+    [
+        ["fd91::1"],
+        ["10.91.0.1"],
+        ["10.91.0.1", "fd91::1"],
+        ["fd91::1", "fd91::fe", "10.91.0.1", "10.91.0.254"],
+        [],
+    ],
+    ids=str,
+)
+def test_default_routes_go_by_family(node: Node, gateways: list[str]) -> None:
+    """NPWG-27, NPWG-29, NPWG-30: the kernel, the result, CHECK and status agree."""
+    default = bridge_network(node.root)
+    default["plugins"][0]["ipam"] = dual_stack(node.root, "90") | {
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    }
+    (node.root / "default.conflist").write_text(json.dumps(default))
+    second = macvlan_network(node.root)
+    second["plugins"][0]["ipam"] = dual_stack(node.root, "91")
+    node.define("dual", second)
+    pod = node.pod(json.dumps([{"name": "dual", "default-route": gateways}]))
+    reply = node.add(pod)
+    assert reply.exit_code == 0, reply.stdout
+    expected = {
+        family: [("net1", gateway) for gateway in gateways if (":" in gateway) == (family == "-6")]
+        or [("eth0", kept)]
+        for family, kept in (("-4", "10.90.0.1"), ("-6", "fd90::1"))
+    }
+    found = {
+        family: [
+            (route["dev"], route["gateway"])
+            for route in ip_json(family, "route", "show", "default", namespace=pod.netns.name)
+        ]
+        for family in expected
+    }
+    assert expected == found
+    kept = [family for family, routes in expected.items() if routes[0][0] == "eth0"]
+    assert len(reply.json.get("routes", [])) == len(kept)
+    shown = {entry["interface"]: entry.get("gateway", []) for entry in node.status(pod)}
+    assert sorted(shown["net1"]) == sorted(gateways)
+    assert len(shown["eth0"]) == len(kept)
+    assert node.call("CHECK", pod).exit_code == 0
+    assert node.delete(pod).exit_code == 0
+
+
+def test_a_gateway_that_can_not_be_reached_is_told_and_undone(node: Node) -> None:
+    """NPWG-27, CNI-DEL-6."""
+    pod = node.pod('[{"name": "macvlan", "default-route": ["10.77.0.1"]}]')
+    reply = node.add(pod)
+    assert (reply.exit_code, reply.code) == (1, 7)
+    assert "10.77.0.1" in reply.msg
+    assert node.pod_links(pod) == set()
+    assert (node.leases(), node.records(), node.locks()) == ([], [], [])
+
+
+def dual_stack(root: Path, number: str) -> dict[str, object]:
+    ranges = [[{"subnet": f"10.{number}.0.0/24"}], [{"subnet": f"fd{number}::/64"}]]
+    return {"type": "host-local", "dataDir": str(root / "leases"), "ranges": ranges}
 
 
 def test_check_finds_what_went_missing(node: Node) -> None:

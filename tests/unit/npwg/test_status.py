@@ -48,6 +48,19 @@ def test_an_entry_describes_the_interface_in_the_sandbox() -> None:
     ]
 
 
+def test_a_default_route_without_gateway_goes_by_its_familys_addresses() -> None:
+    """NPWG-47."""
+    raw = {
+        "interfaces": [POD],
+        "ips": [
+            {"address": "10.0.0.2/24", "gateway": "10.0.0.1", "interface": 0},
+            {"address": "fd00::2/64", "gateway": "fd00::1", "interface": 0},
+        ],
+        "routes": [{"dst": "::/0"}],
+    }
+    assert entries(raw)[0]["gateway"] == ["fd00::1"]
+
+
 def test_several_interfaces_give_several_entries_with_their_own_addresses() -> None:
     """MULTUS-21, NPWG-44."""
     raw = {
