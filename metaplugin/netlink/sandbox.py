@@ -115,8 +115,8 @@ def _set_default_routes(route: IPRoute, wanted: DefaultRoutes) -> None:
                 _add(route, index, gateway, family, position)
             except NetlinkError as exc:
                 raise InvalidNetworkConfig(
-                    f"default-route: the kernel refuses gateway {gateway} by {wanted.ifname}: {exc}",
-                    details="a gateway must be reachable by the interface, and not be its own address",
+                    f"default-route: gateway {gateway} by {wanted.ifname} is refused: {exc}",
+                    details="a gateway must be in reach of the interface, and not its own address",
                 ) from exc
 
 

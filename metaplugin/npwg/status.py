@@ -66,11 +66,8 @@ def _gateways(result: Result) -> Iterator[str]:
         network = ip_network(route.dst, strict=False)
         if network.prefixlen == 0:
             own = [ip.gateway for ip in result.ips if ip.gateway]
-            yield from (
-                [route.gw]
-                if route.gw
-                else [each for each in own if ip_address(each).version == network.version]
-            )
+            family = [gateway for gateway in own if ip_address(gateway).version == network.version]
+            yield from [route.gw] if route.gw else family
 
 
 def _entry(
