@@ -61,7 +61,7 @@ def _common(result: Result, name: str, device_info: JSONObject | None) -> JSONOb
 
 
 def _gateways(result: Result) -> Iterator[str]:
-    """Yield the gateways of the default routes; one without goes by those of its family's addresses."""
+    """Yield the gateways of the default routes; one without goes by its family's addresses."""
     for route in result.routes:
         network = ip_network(route.dst, strict=False)
         if network.prefixlen == 0:
