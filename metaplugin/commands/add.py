@@ -7,6 +7,7 @@ default routes, remember the results, publish the status, answer with the defaul
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
 from metaplugin.commands.rollback import Attempt, undone_on_failure
 from metaplugin.npwg.status import format_status, status_entries
 from metaplugin.wire.container import DamagedRecord, record_file_name
+
+log = logging.getLogger(__name__)
 
 
 async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
@@ -127,6 +130,7 @@ async def _attach(
         attempt.tried = position + 1
         result = await add_network_list(caller.plugins, planned, request.sandbox, deadline)
         attempt.results[position] = result
+        log.info("attached", extra={"network": planned.name, "interface": planned.ifname})
         results.append(result)
     return results
 

@@ -301,7 +301,11 @@ def test_each_log_line_names_what_it_is_about(node: Node) -> None:
     pod = node.pod("macvlan")
     assert node.add(pod).exit_code == 0
     assert node.delete(pod).exit_code == 0
-    done = [line for line in node.log.read_text().splitlines() if "msg=done" in line]
+    lines = node.log.read_text().splitlines()
+    [attached] = [line for line in lines if "network=default/macvlan" in line]
+    assert "interface=net1" in attached
+    assert f"container_id={pod.container_id}" in attached
+    done = [line for line in lines if "msg=done" in line]
     for line, command in zip(done, ("ADD", "DEL"), strict=True):
         for field in (
             f"command={command}",
