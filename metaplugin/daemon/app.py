@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import logging
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from metaplugin.attachments.record import Record
 from metaplugin.cni.errors import CNIError
-from metaplugin.commands.ports import Cluster, Node
+from metaplugin.commands.ports import Cluster, Memory, Node
 from metaplugin.commands.remembered import RememberedCluster
 from metaplugin.daemon.config import DaemonConfig
-from metaplugin.daemon.server import ReapSchedule, Server
+from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.folder.configurations import ConfigurationFolder
 from metaplugin.folder.manifests import ManifestFolder
 from metaplugin.folder.status import StatusFolder
@@ -38,6 +39,30 @@ class Unpublished:
         """Drop `record`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """A node's parts, and those of them that have a life of their own."""
+
+    node: Node
+    records: RecordFolder
+    status: StatusFolder | None
+
+
+def wire(config: DaemonConfig, memory: Memory, disk: Executor) -> Wiring:
+    """Return the node that a configuration describes; blocking work goes to `disk`."""
+    records = RecordFolder(config.state_dir, disk)
+    cluster, status = _cluster(config, memory, disk)
+    node = Node(
+        settings=config.settings(),
+        cluster=cluster,
+        configurations=ConfigurationFolder(config.conf_dir, disk),
+        records=records,
+        status=status or Unpublished(),
+        planning=asyncio.Semaphore(config.planning_limit),
+    )
+    return Wiring(node=node, records=records, status=status)
+
+
 async def run_daemon(config: DaemonConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise OSError if the socket or folders can't be made."""
     stop = asyncio.Event()
@@ -50,32 +75,23 @@ async def run_daemon(config: DaemonConfig) -> None:
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="disk") as disk,
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="netlink") as netlink,
     ):
-        records = RecordFolder(config.state_dir, disk)
-        cluster, status = _cluster(config, database, disk)
-        node = Node(
-            settings=config.settings(),
-            cluster=cluster,
-            configurations=ConfigurationFolder(config.conf_dir, disk),
-            records=records,
-            status=status or Unpublished(),
-            planning=asyncio.Semaphore(config.planning_limit),
-        )
-        background = [asyncio.create_task(_sweep_tombstones(records))]
-        if status:
-            status.resume(stored.record for stored in await records.read_all())
-            background.append(asyncio.create_task(status.keep_writing()))
-        await _serve(config, node, netlink, stop)
+        wiring = wire(config, database, disk)
+        background = [asyncio.create_task(_sweep_tombstones(wiring.records))]
+        if wiring.status:
+            wiring.status.resume(stored.record for stored in await wiring.records.read_all())
+            background.append(asyncio.create_task(wiring.status.keep_writing()))
+        await _serve(config, wiring.node, netlink, stop)
         await _end(background)
     await database.close()
 
 
 def _cluster(
-    config: DaemonConfig, database: StateDatabase, disk: ThreadPoolExecutor
+    config: DaemonConfig, memory: Memory, disk: Executor
 ) -> tuple[Cluster | None, StatusFolder | None]:
     manifests = config.manifests
     if manifests is None:
         return None, None
-    cluster = RememberedCluster(ManifestFolder(manifests.folder, disk), database)
+    cluster = RememberedCluster(ManifestFolder(manifests.folder, disk), memory)
     return cluster, StatusFolder(manifests.status_folder, disk)
 
 
@@ -84,9 +100,7 @@ async def _serve(
 ) -> None:
     server = Server(
         path=config.run_dir / "daemon.sock",
-        node=node,
-        netlink=netlink,
-        reaping=ReapSchedule(config.reap_interval_seconds),
+        shims=Shims(node=node, netlink=netlink, reaping=ReapSchedule(config.reap_interval_seconds)),
     )
     log.info("serving", extra={"socket": str(server.path)})
     await server.serve(stop)

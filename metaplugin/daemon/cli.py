@@ -1,4 +1,4 @@
-"""The command line: `metaplugin daemon` and `metaplugin demo`."""
+"""The command line: `metaplugin daemon`, `metaplugin standalone`, `metaplugin demo`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import click
 
 from metaplugin import __version__
 from metaplugin.daemon.app import run_daemon
-from metaplugin.daemon.config import ConfigurationError, load_config
+from metaplugin.daemon.config import ConfigurationError, DaemonConfig, load_config
 from metaplugin.daemon.logs import set_up_logging
 from metaplugin.demo.namespaces import enter
+from metaplugin.standalone import run_standalone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -23,8 +24,7 @@ def main() -> None:
     """Every network that a pod asks for, or a clear reason why not."""
 
 
-@main.command()
-@click.option(
+config_option = click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
@@ -32,13 +32,31 @@ def main() -> None:
     show_default=True,
     help="The configuration file.",
 )
-def daemon(path: Path) -> None:
-    """Serve this node's shims until SIGTERM."""
+
+
+def _configured(path: Path) -> DaemonConfig:
+    """Return the file's configuration, logging set up by it."""
     try:
         config = load_config(path)
     except ConfigurationError as exc:
         raise click.ClickException(str(exc)) from exc
     set_up_logging(config.log_level)
+    return config
+
+
+@main.command()
+@config_option
+@click.option("--descriptor", type=int, required=True, help="The shim's socket.")
+def standalone(path: Path, descriptor: int) -> None:
+    """Answer one shim's request: the shim starts this where no daemon runs (`fallback`)."""
+    asyncio.run(run_standalone(_configured(path), descriptor))
+
+
+@main.command()
+@config_option
+def daemon(path: Path) -> None:
+    """Serve this node's shims until SIGTERM."""
+    config = _configured(path)
     try:
         asyncio.run(run_daemon(config))
     except OSError as exc:

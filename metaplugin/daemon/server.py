@@ -63,52 +63,15 @@ class ReapSchedule:
 
 
 @dataclass(slots=True, kw_only=True)
-class Server:
-    """Accepts shims until it is closed, then lets what runs finish."""
+class Shims:
+    """Answers shims, each by its command's flow."""
 
-    path: Path
     node: Node
     netlink: Executor
     reaping: ReapSchedule
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be
-        made."""
-        listener = _listen(self.path)
-        identity = self.path.stat().st_ino
-        accepting = asyncio.create_task(self._accept(listener))
-        try:
-            await stop.wait()
-        finally:
-            accepting.cancel()
-            with contextlib.suppress(FileNotFoundError):
-                if (
-                    self.path.stat().st_ino == identity
-                ):  # a newer daemon's socket is not ours to remove
-                    self.path.unlink()
-            listener.close()
-
-    async def drain(self, limit_s: float) -> None:
-        """Wait for the requests that run, at most `limit_s`."""
-        if self._tasks:
-            log.info("draining", extra={"requests": len(self._tasks)})
-            await asyncio.wait(self._tasks, timeout=limit_s)
-
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as exc:  # no descriptors left, or the peer gave up: the next one may do
-                log.error("accept failed", extra={"error": str(exc)})
-                await asyncio.sleep(0.1)
-                continue
-            task = asyncio.create_task(self._serve_connection(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _serve_connection(self, connection: socket.socket) -> None:
+    async def serve(self, connection: socket.socket) -> None:
+        """Serve one shim to its end, and close the connection; never raises."""
         try:
             connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
             if _peer_uid(connection) != 0:
@@ -193,6 +156,50 @@ class Server:
         with bound(command="reap"):
             if released := await reap(caller, self.node):
                 log.info("released left-over records", extra={"records": released})
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """Accepts shims until it is closed, then lets what runs finish."""
+
+    path: Path
+    shims: Shims
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be
+        made."""
+        listener = _listen(self.path)
+        identity = self.path.stat().st_ino
+        accepting = asyncio.create_task(self._accept(listener))
+        try:
+            await stop.wait()
+        finally:
+            accepting.cancel()
+            with contextlib.suppress(FileNotFoundError):
+                # a newer daemon's socket is not ours to remove
+                if self.path.stat().st_ino == identity:
+                    self.path.unlink()
+            listener.close()
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait for the requests that run, at most `limit_s`."""
+        if self._tasks:
+            log.info("draining", extra={"requests": len(self._tasks)})
+            await asyncio.wait(self._tasks, timeout=limit_s)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as exc:  # no descriptors left, or the peer gave up: the next one may do
+                log.error("accept failed", extra={"error": str(exc)})
+                await asyncio.sleep(0.1)
+                continue
+            task = asyncio.create_task(self.shims.serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
 
 def _listen(path: Path) -> socket.socket:

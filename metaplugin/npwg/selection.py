@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -25,6 +26,10 @@ _MAC_BYTES, _GUID_BYTES = 6, 8
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _BURST_OF = {"ingressBurst": "ingressRate", "egressBurst": "egressRate"}
 _BANDWIDTH_KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
+
+# What Go's parsers take. Python's also take netmasks, and zones with any character in them: a ';'
+# there would add a variable to the CNI_ARGS that addresses travel in.
+_ADDRESS = re.compile(r"[0-9a-fA-F:.]+(?:/(?:0|[1-9][0-9]{0,2}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,23 +205,26 @@ def _ips(value: Any, where: str) -> tuple[str, ...]:
 
 def _ip(item: Any, where: str) -> str:
     text = _text(item, where)
-    try:
-        ip_interface(text)
-    except ValueError as exc:
-        raise InvalidNetworkConfig(f"{where}: {_shown(text)} is no address") from exc
-    return text
+    with suppress(ValueError):
+        if _ADDRESS.fullmatch(text):
+            ip_interface(text)
+            return text
+    raise InvalidNetworkConfig(
+        f"{where}: {_shown(text)} is no IP address, with or without prefix length"
+    )
+
+
+def _plain_ip(item: Any, where: str) -> str:
+    text = _text(item, where)
+    with suppress(ValueError):
+        if _ADDRESS.fullmatch(text):
+            return str(ip_address(text))
+    raise InvalidNetworkConfig(f"{where}: {_shown(text)} is no IP address")
 
 
 def _gateways(value: Any, where: str) -> tuple[str, ...]:
-    found = []
-    for position, item in enumerate(_list(value, where)):
-        place = f"{where}[{position}]"
-        text = _text(item, place)
-        try:
-            found.append(str(ip_address(text)))
-        except ValueError as exc:
-            raise InvalidNetworkConfig(f"{place}: {_shown(text)} is no address") from exc
-    return tuple(found)
+    items = _list(value, where)
+    return tuple(_plain_ip(item, f"{where}[{position}]") for position, item in enumerate(items))
 
 
 def _hardware_address(size: int) -> Callable[[Any, str], str]:
@@ -234,7 +242,8 @@ def _hardware_address(size: int) -> Callable[[Any, str], str]:
 
 
 def _port_mappings(value: Any, where: str) -> tuple[JSONObject, ...]:
-    items = _list(value, where)
+    if not (items := _list(value, where)):
+        raise InvalidNetworkConfig(f"{where}: must hold at least one port mapping")
     return tuple(_port_mapping(item, f"{where}[{i}]") for i, item in enumerate(items))
 
 
@@ -247,15 +256,18 @@ def _port_mapping(item: Any, where: str) -> JSONObject:
     protocol = mapping.get("protocol")
     if protocol is not None and _text(protocol, f"{where}.protocol").lower() not in _PROTOCOLS:
         raise InvalidNetworkConfig(f"{where}.protocol: must be tcp, udp or sctp")
-    if mapping.get("hostIP"):
-        _ip(mapping["hostIP"], f"{where}.hostIP")
+    if mapping.get("hostIP") not in (None, ""):
+        _plain_ip(mapping["hostIP"], f"{where}.hostIP")
     return mapping
 
 
 def _bandwidth(value: Any, where: str) -> JSONObject:
-    limits = _object(value, where)
-    for key in _BANDWIDTH_KEYS:
-        if key in limits and (type(limits[key]) is not int or limits[key] <= 0):
+    limits = {key: limit for key, limit in _object(value, where).items() if limit is not None}
+    given = [key for key in _BANDWIDTH_KEYS if key in limits]
+    if not given:
+        raise InvalidNetworkConfig(f"{where}: needs at least one of {', '.join(_BANDWIDTH_KEYS)}")
+    for key in given:
+        if type(limits[key]) is not int or limits[key] <= 0:
             raise InvalidNetworkConfig(f"{where}.{key}: must be a number above 0")
     for burst, rate in _BURST_OF.items():
         if burst in limits and rate not in limits:

@@ -10,8 +10,12 @@ from ipaddress import ip_address, ip_network
 from metaplugin.cni.raw import JSONObject
 from metaplugin.cni.result import Interface, Result
 
-# Go's encoder escapes these, and consumers compare texts.
-_GO_ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+# What Go's encoder makes of characters, for consumers compare texts; half a surrogate pair, which
+# a plugin's result may hold, could not be written at all.
+_GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"} | dict.fromkeys(
+    range(0xD800, 0xE000), "\ufffd"
+)
+_DNS_KEYS = ("nameservers", "domain", "search", "options")
 _INDENT = "    "
 
 
@@ -52,9 +56,10 @@ def format_status(entries: Sequence[JSONObject]) -> str:
 
 
 def _common(result: Result, name: str, device_info: JSONObject | None) -> JSONObject:
+    dns = result.dns
     return {
         "name": name,
-        "dns": result.dns,
+        "dns": {key: dns[key] for key in _DNS_KEYS if dns.get(key)},
         "device-info": device_info,
         "gateway": list(dict.fromkeys(_gateways(result))),
     }
@@ -112,7 +117,4 @@ def _without_prefix(address: str) -> str:
 
 
 def _go_json(entry: JSONObject) -> str:
-    text = json.dumps(entry, indent=_INDENT, ensure_ascii=False)
-    for character, escape in _GO_ESCAPES.items():
-        text = text.replace(character, escape)
-    return text
+    return json.dumps(entry, indent=_INDENT, ensure_ascii=False).translate(_GO_ESCAPES)

@@ -1,9 +1,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -93,19 +95,8 @@ int daemon_send(struct link *link, uint32_t kind, const struct buf *body, int de
     return link->fd < 0 ? -1 : 0;
 }
 
-/* One attempt: connected, peer root, greeted with a version that we speak; -1 with the reason. */
-static int greet(struct call *call, long long until) {
-    struct link *link = &call->daemon;
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct ucred peer;
-    socklen_t size = sizeof peer;
-    /* by the folder's descriptor, which was checked; also, a socket's path may have 107 bytes only */
-    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/daemon.sock", call->run_dir);
-    link->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (link->fd < 0 || connect(link->fd, (struct sockaddr *)&address, sizeof address))
-        return daemon_lost(link, "can't be reached: %s", strerror(errno));
-    if (getsockopt(link->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.uid != 0)
-        return daemon_lost(link, "doesn't run as root");
+/* The first frame: a greeting with a version that we speak; -1 with the reason. */
+static int await_greeting(struct link *link, long long until) {
     link->header_n = 0;
     link->last_sign = now_ms();
     int full = link->silence_ms, left = (int)(until - now_ms());
@@ -121,6 +112,22 @@ static int greet(struct call *call, long long until) {
     return 0;
 }
 
+/* One attempt: connected, peer root, greeted with a version that we speak; -1 with the reason. */
+static int greet(struct call *call, long long until) {
+    struct link *link = &call->daemon;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    /* by the folder's descriptor, which was checked; also, a socket's path may have 107 bytes only */
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/daemon.sock", call->run_dir);
+    link->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (link->fd < 0 || connect(link->fd, (struct sockaddr *)&address, sizeof address))
+        return daemon_lost(link, "can't be reached: %s", strerror(errno));
+    if (getsockopt(link->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.uid != 0)
+        return daemon_lost(link, "doesn't run as root");
+    return await_greeting(link, until);
+}
+
 /* Connects, again and again within the wait: the daemon may be restarting. 0, or -1 with the reason of the last try. */
 int daemon_connect(struct call *call, int wait_ms) {
     long long until = now_ms() + wait_ms;
@@ -129,6 +136,33 @@ int daemon_connect(struct call *call, int wait_ms) {
         if (now_ms() + 50 < until) usleep(50000);
     } while (now_ms() + 50 < until);
     return -1;
+}
+
+/* Starts the same program's standalone form with a socket of its own, in place of a daemon that is away. 0, or -1 with the reason. */
+int daemon_fall_back(struct call *call) {
+    struct link *link = &call->daemon;
+    int pair[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char descriptor[16];
+    const char *program = call->conf.fallback;
+    if (null < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return daemon_lost(link, "can't be replaced: %s", strerror(errno));
+    pid_t parent = getpid(), pid = fork();
+    if (!pid) {
+        sigset_t none;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        fcntl(pair[1], F_SETFD, 0);
+        snprintf(descriptor, sizeof descriptor, "%d", pair[1]);
+        if (getppid() == parent && dup2(null, 0) == 0 && dup2(2, 1) == 1)
+            execl(program, program, "standalone", "--config", call->conf.fallback_config, "--descriptor", descriptor, NULL);
+        dprintf(2, "metaplugin: %s: %s\n", program, strerror(errno));
+        _exit(127);
+    }
+    close(null);
+    close(pair[1]);
+    link->fd = pair[0];
+    link->last_sign = now_ms();
+    return pid < 0 ? daemon_lost(link, "can't be replaced: %s", strerror(errno)) : await_greeting(link, now_ms() + link->silence_ms);
 }
 
 static bool valid_record_name(struct blob b, char name[NAME_LIMIT + 1]) {

@@ -75,7 +75,9 @@ static int answer(struct call *call) {
     const struct conf *conf = &call->conf;
     int wait_ms = call->command == DEL ? conf->del_wait_ms : call->command == STATUS ? conf->status_wait_ms : conf->add_wait_ms;
     call->daemon.silence_ms = conf->silence_ms;
-    if (!daemon_connect(call, wait_ms)) {
+    bool served = !daemon_connect(call, wait_ms);
+    if (!served && *conf->fallback && call->command != DEL) served = !daemon_fall_back(call);
+    if (served) {
         send_request(call);
         int exit_code = daemon_serve(call);
         if (exit_code >= 0) return exit_code;

@@ -45,7 +45,7 @@ struct netns { uint32_t state; int error; uint64_t dev, inode; };
 struct lock { int folder, fd; char name[256]; };
 
 struct conf {
-    char *run_dir, *state_dir, *plugin_dirs;
+    char *run_dir, *state_dir, *plugin_dirs, *fallback, *fallback_config;
     int add_wait_ms, del_wait_ms, status_wait_ms, lock_wait_ms, silence_ms;
 };
 
@@ -131,6 +131,7 @@ int plugin_run(struct call *call, const struct plugin *plugin, struct plugin_end
 
 /* daemon.c: the conversation */
 int daemon_connect(struct call *call, int wait_ms);
+int daemon_fall_back(struct call *call);
 int daemon_pump(struct link *link);
 int daemon_send(struct link *link, uint32_t kind, const struct buf *body, int descriptor);
 int daemon_lost(struct link *link, const char *format, ...) __attribute__((format(printf, 2, 3)));

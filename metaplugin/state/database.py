@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError
@@ -141,6 +142,30 @@ class StateDatabase:
         if self._connection is None:
             return []
         return self._connection.execute(statement, tuple(values)).fetchall()
+
+
+class StateSnapshot(StateDatabase):
+    """The same port over what a daemon has written, for a process beside or after it: never
+    written."""
+
+    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
+        """Leave it to the daemon."""
+
+    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
+        """Leave it to the daemon."""
+
+    def _open(self) -> None:
+        if not self._path.exists():
+            return
+        # A database whose daemon ended well has no log, and can't be opened as one that has it.
+        logged = self._path.with_name(f"{self._path.name}-wal").exists()
+        mode = "mode=ro" if logged else "mode=ro&immutable=1"
+        self._connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?{mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
 
 def _definition_object(definition: NetworkAttachmentDefinition) -> dict[str, Any]:

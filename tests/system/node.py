@@ -107,7 +107,7 @@ class Node:
 
     # --- the daemon
 
-    def start(self) -> None:
+    def write_config(self) -> None:
         config = {
             "runDir": str(self.root / "run"),
             "stateDir": str(self.root / "state"),
@@ -120,6 +120,9 @@ class Node:
             "logLevel": "debug",
         } | self.daemon_keys
         (self.root / "daemon.yaml").write_text(yaml.safe_dump(config))
+
+    def start(self) -> None:
+        self.write_config()
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
                 [*DAEMON, "--config", str(self.root / "daemon.yaml")],

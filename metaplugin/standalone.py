@@ -1,0 +1,41 @@
+"""The flows in one short-lived process: the composition root for where no daemon runs.
+
+The shim starts it and is its only client, over a socket it was born with; so delegates, locks and
+records are the same program's as ever, and whoever holds the sandbox's lock is the only one at
+work.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from metaplugin.daemon.app import wire
+from metaplugin.daemon.config import DaemonConfig
+from metaplugin.daemon.server import ReapSchedule, Shims
+from metaplugin.state.database import StateSnapshot
+
+log = logging.getLogger(__name__)
+
+
+async def run_standalone(config: DaemonConfig, descriptor: int) -> None:
+    """Answer the request of the shim at the other end of the socket `descriptor`, which is closed.
+
+    Left-over records are left to a daemon, and so is the database: it is only read.
+    """
+    memory = StateSnapshot(config.state_dir / "state.db")
+    await memory.open()
+    with (
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk") as disk,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink") as netlink,
+    ):
+        shims = Shims(
+            node=wire(config, memory, disk).node,
+            netlink=netlink,
+            reaping=ReapSchedule(interval_s=math.inf, last=time.monotonic()),
+        )
+        await shims.serve(socket.socket(fileno=descriptor))
+    await memory.close()
