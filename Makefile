@@ -14,8 +14,8 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-PACKAGES := ca-certificates containernetworking-plugins gcc iproute2 iptables iputils-ping libc6-dev \
-	mount musl-tools python3 python3-venv strace util-linux
+PACKAGES := busybox-static ca-certificates containerd containernetworking-plugins gcc iproute2 iptables \
+	iputils-ping libc6-dev mount musl-tools procps python3 python3-venv runc strace util-linux
 
 SHIM := build/metaplugin-shim
 SANITIZED_SHIM := build/metaplugin-shim-sanitized
@@ -48,7 +48,8 @@ setup: $(VENV)/.stamp $(SHIM)
 # Phony but order-only for its users: looked at each time (20 ms), never a reason to rebuild.
 .PHONY: packages
 packages:
-	@if ! dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -qvx installed; then exit 0; fi; \
+	@missing=$$(dpkg-query -W -f '$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -vx installed || true); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get -q update </dev/null; \
 	apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=300 $(PACKAGES) </dev/null

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from metaplugin.cni.result import parse_result
 from metaplugin.npwg.definition import definition_from_object, parse_definition_config
 from metaplugin.npwg.device_info import parse_device_info
 from metaplugin.npwg.status import format_status, status_entries
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "npwg"
+CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 
 def entries(raw: dict[str, Any], *, default: bool = False, **keys: Any) -> list[dict[str, Any]]:
@@ -111,6 +115,51 @@ def test_the_text_has_the_layout_of_multus() -> None:
     assert json.loads(text)[0]["name"] == "a<b>&\u2028é"
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_text_is_byte_for_byte_what_multus_writes(case: str) -> None:
+    """NPWG-38 to NPWG-48, MULTUS-20 to MULTUS-22."""
+    attachments = json.loads((GOLDEN / f"{case}.json").read_text())
+    found = [
+        entry
+        for attachment in attachments
+        for entry in status_entries(
+            parse_result(
+                dump(attachment.pop("result")), configured_version="1.0.0", where="golden"
+            ),
+            **attachment,
+        )
+    ]
+    assert f"{format_status(found)}\n" == (GOLDEN / f"{case}.txt").read_text()
+
+
+def test_there_are_golden_texts() -> None:
+    assert len(CASES) == len(list(GOLDEN.glob("*.txt"))) >= 4
+
+
+def test_no_entries_are_an_empty_list() -> None:
+    """NPWG-38."""
+    assert format_status([]) == "[]"
+
+
+def test_half_a_surrogate_pair_is_replaced_as_go_does() -> None:
+    """NPWG-38, ROB-6: a plugin's result may hold what UTF-8 can't."""
+    [entry] = entries({"interfaces": [{"name": "\ud800x", "sandbox": "/run/netns/a"}]})
+    assert '"interface": "\ufffdx"' in format_status([entry]).encode().decode()
+
+
+def test_dns_has_its_four_keys_in_order_and_no_empty_ones() -> None:
+    """NPWG-46."""
+    dns = {"search": ["s"], "options": [], "nameservers": None, "domain": "d", "foreign": 1}
+    assert list(entries({"dns": dns})[0]["dns"].items()) == [("domain", "d"), ("search", ["s"])]
+
+
+def test_the_default_mark_is_on_the_first_interface_when_none_has_a_gateway() -> None:
+    """MULTUS-21, NPWG-41."""
+    gateway = {"address": "10.2.0.2/24", "gateway": "10.2.0.1", "interface": 0}
+    found = entries({"interfaces": [HOST, POD, SECOND], "ips": [gateway]}, default=True)
+    assert [(e["interface"], e.get("default")) for e in found] == [("eth0", True), ("eth1", None)]
+
+
 def definition(**spec: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "ns", "name": "net"}, "spec": spec}
 
@@ -150,6 +199,8 @@ def test_a_config_without_name_gets_the_definitions() -> None:
         {"metadata": {"name": "a", "annotations": {"x": 1}}},
         {"metadata": {"name": "a"}, "spec": "x"},
         {"metadata": {"name": "a", "uid": 5}},
+        {"metadata": {"name": "a" * 254}},
+        {"metadata": {"name": "a", "namespace": None}},
     ],
     ids=str,
 )
@@ -159,7 +210,21 @@ def test_a_malformed_definition_is_refused(obj: dict[str, Any]) -> None:
         definition_from_object(obj)
 
 
-@pytest.mark.parametrize("config", ["[]", "x", "{", '{"type": "a/b"}', '{"name": "net"}'])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]",
+        "x",
+        "{",
+        '{"type": "a/b"}',
+        '{"name": "net"}',
+        '{"type": "a", "x": NaN}',
+        '{"type": "a", "name": "../b"}',
+        '{"a":' * 100_000,
+        '{"type": "\ud800"}',
+    ],
+    ids=lambda config: ascii(config[:30]),
+)
 def test_a_malformed_config_is_refused_with_its_definition(config: str) -> None:
     """NPWG-3, ROB-5."""
     with pytest.raises(CNIError, match="^net-attach-def ns/net: spec.config: "):
@@ -174,7 +239,9 @@ def test_a_malformed_config_is_refused_with_its_definition(config: str) -> None:
         {"type": "vhost-user", "vhost-user": {"mode": "server", "path": "/s"}},
         {"type": "memif", "memif": {"role": "master", "path": "/s", "mode": "ethernet"}},
         {"type": "of-tomorrow", "x": {}},
+        {"type": "pci", "version": None, "pci": None, "future": {"x": None}},
     ],
+    ids=lambda info: info["type"],
 )
 def test_device_information_arrives_unchanged(info: dict[str, Any]) -> None:
     """DEV-7."""

@@ -1,0 +1,231 @@
+"""Debian's containerd and runc with metaplugin as their only CNI configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.runtimes.cri import Service
+from tests.system.node import Node
+
+IMAGE = "tests.local/busybox:1"  # a name without a dot would be looked for at a registry
+_CONFIG = """version = 2
+root = "{root}/root"
+state = "{root}/state"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
+[grpc]
+  address = "{root}/c.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{image}"
+  stream_server_address = "127.0.0.1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  netns_mounts_under_state_dir = true
+  cni = {{bin_dir = "{root}/bin", conf_dir = "{root}/net.d"}}
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      pod_annotations = ["*"]
+"""
+_NAMESPACES = {"namespace_options": {"network": 0, "pid": 1, "ipc": 0}}
+
+
+@dataclass(frozen=True)
+class RunningPod:
+    sandbox: str
+    container: str
+    address: str
+
+
+class Containerd:
+    """A containerd with folders of its own below the node's root."""
+
+    def __init__(self, node: Node, version: str = "1.0.0") -> None:
+        self.node = node
+        self.root = node.root / "c"
+        for name in ("root", "state", "net.d", "bin"):
+            (self.root / name).mkdir(parents=True)
+        self._install_plugins()
+        self.configure(version)
+        (self.root / "config.toml").write_text(_CONFIG.format(root=self.root, image=IMAGE))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.runtime = Service(f"{self.root}/c.sock", "RuntimeService")
+        self._log = (self.root / "log").open("wb")
+
+    def _install_plugins(self) -> None:
+        for plugin in Path("/usr/lib/cni").iterdir():
+            (self.root / "bin" / plugin.name).symlink_to(plugin)
+        shutil.copy(self.node.shim, self.root / "bin" / "metaplugin")
+        configuration = self.node.shim.with_name("metaplugin.conf")
+        shutil.copy2(configuration, self.root / "bin" / "metaplugin.conf")
+
+    def configure(self, version: str) -> None:
+        """Write the only CNI configuration, by rename as an installer would."""
+        capabilities = {"portMappings": True, "io.kubernetes.cri.pod-annotations": True}
+        plugin = {"type": "metaplugin", "capabilities": capabilities}
+        text = json.dumps({"cniVersion": version, "name": "metaplugin", "plugins": [plugin]})
+        temporary = self.root / "net.d" / "new"
+        temporary.write_text(text)
+        temporary.rename(self.root / "net.d" / "00-metaplugin.conflist")
+
+    def start(self) -> None:
+        command = ["containerd", "-c", str(self.root / "config.toml")]
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + 20
+        while not self._is_ready():
+            assert time.monotonic() < deadline, (self.root / "log").read_text()[-5000:]
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            status = self.runtime.call("Status", timeout=1).status
+        except grpc.RpcError:
+            return False
+        return all(condition.status for condition in status.conditions)
+
+    def import_image(self) -> None:
+        """Import an image of busybox alone, made here."""
+        archive = self.root / "image.tar"
+        archive.write_bytes(_image())
+        command = ["ctr", "-a", f"{self.root}/c.sock", "-n", "k8s.io", "images", "import"]
+        subprocess.run([*command, str(archive)], check=True, capture_output=True)
+        images = Service(f"{self.root}/c.sock", "ImageService")
+        while not any(IMAGE in image.repo_tags for image in images.call("ListImages").images):
+            time.sleep(0.02)
+        images.close()
+
+    def run(self, name: str, networks: str = "", **fields: Any) -> RunningPod:
+        """Start a pod with one container; raise grpc.RpcError."""
+        config = self.sandbox_config(name, networks) | fields
+        sandbox = self.runtime.call("RunPodSandbox", config=config).pod_sandbox_id
+        container = self.runtime.call(
+            "CreateContainer",
+            pod_sandbox_id=sandbox,
+            sandbox_config=config,
+            config={
+                "metadata": {"name": "c"},
+                "image": {"image": IMAGE},
+                "command": ["/bin/busybox", "sleep", "9999"],
+                "log_path": "c.log",
+                "linux": {"security_context": _NAMESPACES},
+            },
+        ).container_id
+        self.runtime.call("StartContainer", container_id=container)
+        status = self.runtime.call("PodSandboxStatus", pod_sandbox_id=sandbox).status
+        return RunningPod(sandbox, container, status.network.ip)
+
+    def sandbox_config(self, name: str, networks: str) -> dict[str, Any]:
+        annotations = {"k8s.v1.cni.cncf.io/networks": networks} if networks else {}
+        return {
+            "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}"},
+            "hostname": name,
+            "log_directory": str(self.root / "logs" / name),
+            "annotations": annotations,
+            "linux": {"security_context": _NAMESPACES},
+        }
+
+    def execute(self, pod: RunningPod, *command: str) -> str:
+        """Run a command in the pod's container; return its output."""
+        reply = self.runtime.call(
+            "ExecSync", container_id=pod.container, cmd=["/bin/busybox", *command], timeout=10
+        )
+        assert reply.exit_code == 0, reply
+        return str(reply.stdout.decode())
+
+    def sandboxes(self) -> list[str]:
+        return [item.id for item in self.runtime.call("ListPodSandbox").items]
+
+    def remove(self, sandbox: str) -> None:
+        for method in ("StopPodSandbox", "RemovePodSandbox"):
+            self.runtime.call(method, pod_sandbox_id=sandbox)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+    def close(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for sandbox in self.sandboxes():
+                self.remove(sandbox)
+        self.runtime.close()
+        self.stop(signal.SIGKILL)
+        self._log.close()
+        subprocess.run(["pkill", "-f", f"containerd-shim.*{self.root}"], check=False)
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        for mount in reversed([line.split()[1] for line in mounts if f" {self.root}/" in line]):
+            subprocess.run(["umount", "-l", mount], check=False)
+
+
+def _image() -> bytes:
+    """Return an OCI layout with one layer: Debian's static busybox."""
+    layer = _tar({"bin/busybox": Path("/bin/busybox").read_bytes()}, mode=0o755)
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": ["/bin/busybox", "sleep", "9999"]},
+        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+    }
+    blobs = {_digest(layer): layer}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": _blob(blobs, "application/vnd.oci.image.config.v1+json", config),
+        "layers": [
+            {
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": _digest(layer),
+                "size": len(layer),
+            }
+        ],
+    }
+    entry = _blob(blobs, manifest["mediaType"], manifest)
+    index = {
+        "schemaVersion": 2,
+        "manifests": [entry | {"annotations": {"io.containerd.image.name": IMAGE}}],
+    }
+    files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)}
+    files |= {f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()}
+    return _tar(files)
+
+
+def _blob(blobs: dict[str, bytes], media_type: object, content: object) -> dict[str, Any]:
+    data = _json(content)
+    blobs[_digest(data)] = data
+    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in ("bin", "etc", "proc", "sys", "dev") if "bin/busybox" in files else ():
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(data), mode
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
