@@ -1,6 +1,7 @@
 # Each target sets up what it needs, also on a fresh Debian 12 machine (as root):
 #   make demo   run every example in private namespaces   (ARGS=--keep leaves the pods to look at)
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
+#   make bench  ADD and DEL against the floor, table and plot in build/bench
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
 
@@ -34,6 +35,10 @@ demo: setup
 .PHONY: test
 test: setup $(SANITIZED_SHIM)
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: bench
+bench: setup
+	tests/run-in-namespaces $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.stamp

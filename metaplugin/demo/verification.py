@@ -52,10 +52,15 @@ def _status_findings(view: View) -> Iterator[Finding]:
         expected=[wish.network for wish in wishes],
         actual=[entry.get("name") for entry in view.status[1:]],
     )
+    yield compared(
+        "network-status: the gateway is with the interface that has the default route",
+        expected=sorted(name for name, i in view.interfaces.items() if i.default_gateways),
+        actual=sorted(str(entry["interface"]) for entry in view.status if entry.get("gateway")),
+    )
     for entry in view.status:
         name = str(entry.get("interface"))
         if interface := view.interfaces.get(name):
-            claimed = {key: entry[key] for key in ("mac", "ips", "mtu") if key in entry}
+            claimed = {key: entry[key] for key in ("mac", "ips", "mtu", "gateway") if key in entry}
             yield compared(
                 f"network-status: {', '.join(claimed)} of {name} are the kernel's",
                 expected={key: _fact(interface, key) for key in {**claimed, "mac": "", "ips": ""}},
@@ -65,7 +70,8 @@ def _status_findings(view: View) -> Iterator[Finding]:
 
 def _fact(interface: Interface, key: str) -> object:
     bare = [address.partition("/")[0] for address in interface.addresses]
-    return {"mac": interface.mac, "ips": bare, "mtu": interface.mtu}[key]
+    facts: dict[str, object] = {"mac": interface.mac, "ips": bare, "mtu": interface.mtu}
+    return (facts | {"gateway": list(interface.default_gateways)})[key]
 
 
 def _wish_findings(view: View, wish: Wish) -> Iterator[Finding]:

@@ -90,6 +90,16 @@ def test_a_network_whose_plugin_is_missing_fails_the_demo_by_name(tmp_path: Path
     assert "nosuchplugin" in done.stdout
 
 
+def test_a_request_that_a_plugin_ignores_fails_the_demo(tmp_path: Path) -> None:
+    """The network declares `mac`, but ptp knows no such capability and makes up an address."""
+    examples = one_example(
+        tmp_path, "static-ip-and-mac.yaml", **{'"type": "bridge"': '"type": "ptp"'}
+    )
+    done = run_demo(examples)
+    assert done.returncode == 1, done.stdout
+    assert "net2 has the MAC address asked for, 02:00:00:00:71:63: expected" in flat(done.stdout)
+
+
 def test_a_status_that_differs_from_the_kernel_fails_the_demo(tmp_path: Path) -> None:
     spoiling = tmp_path / "shim"
     spoiling.write_text(SPOILING_SHIM.format(shim=SHIM))
