@@ -33,7 +33,11 @@ KEYS = (
 )
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | ANY_TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT, inner),
     max_leaves=10,
 )
