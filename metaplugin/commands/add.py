@@ -48,7 +48,7 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     await _finish_older_record(request, caller, node, deadline)
     plan = await _planned(request, outer, node)
     await require_plugins(caller.plugins, plan)
-    with_netns_check(plan, [interface.name for interface in await network.interfaces()])
+    with_netns_check(plan, await network.interface_names())
     record = _new_record(request, outer, plan)
     await caller.records.save(record.file_name, _encoded(record, node))
     async with undone_on_failure(record, caller, deadline) as attempt:

@@ -5,6 +5,7 @@ The runtime's own word on annotations comes first; the cluster is asked for what
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,10 @@ async def plan_attachments(
     reference = required_pod(args, node)
     elements = await selected_elements(reference, outer, node)
     first, *always = await default_networks(outer, node)
+    networks = await asyncio.gather(*(selected_network(e, reference, node) for e in elements))
     selections = [
-        Selection(element=element, network=await selected_network(element, reference, node))
-        for element in elements
+        Selection(element=element, network=network)
+        for element, network in zip(elements, networks, strict=True)
     ]
     default = default_attachment(
         first, ifname=args.ifname, args=args.args, capability_args=outer.runtime_config

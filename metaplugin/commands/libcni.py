@@ -32,10 +32,13 @@ async def require_plugins(
 ) -> None:
     """Raise PluginNotAvailable unless every plugin is in the search path: before the first runs,
     since a missing one couldn't be undone either."""
+    users: dict[str, str] = {}
     for network in networks:
         for plugin in network.config.plugins:
-            if not await plugins.find_in_path(plugin.type):
-                raise _not_found(f"network {network.name}", plugin.type)
+            users.setdefault(plugin.type, network.name)
+    for plugin_type, user in users.items():
+        if not await plugins.find_in_path(plugin_type):
+            raise _not_found(f"network {user}", plugin_type)
 
 
 async def add_network_list(

@@ -77,6 +77,9 @@ class InterfaceState:
 class SandboxNetwork(Protocol):
     """The inside of the sandbox's network namespace."""
 
+    async def interface_names(self) -> Sequence[str]:
+        """Return the names of the interfaces; raise IOFailure."""
+
     async def interfaces(self) -> Sequence[InterfaceState]:
         """Return the interfaces with their addresses; raise IOFailure."""
 

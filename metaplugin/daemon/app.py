@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -98,6 +99,7 @@ def _cluster(
 async def _serve(
     config: DaemonConfig, node: Node, netlink: ThreadPoolExecutor, stop: asyncio.Event
 ) -> None:
+    gc.freeze()  # what has been imported stays: no collection looks through it again
     server = Server(
         path=config.run_dir / "daemon.sock",
         shims=Shims(node=node, netlink=netlink, reaping=ReapSchedule(config.reap_interval_seconds)),

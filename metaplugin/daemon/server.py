@@ -93,7 +93,7 @@ class Shims:
         finally:
             if network is not None:
                 network.close()
-            await session.close()
+            session.close()
 
     async def _serve_session(self, session: ShimSession, network: SandboxSocket | None) -> None:
         environment = decode_environment(session.request.environment)

@@ -47,6 +47,7 @@ class ManifestFolder:
         self._folder = folder
         self._executor = executor
         self._readings: dict[Path, _Reading] = {}
+        self._next: asyncio.Task[list[_Reading]] | None = None
 
     async def pod(self, reference: PodReference) -> KnownPod | None:
         raw = await self._look_up("Pod", reference.namespace, reference.name)
@@ -65,9 +66,10 @@ class ManifestFolder:
         return definition_from_object(raw) if raw else None
 
     async def _look_up(self, kind: str, namespace: str, name: str) -> JSONObject | None:
-        loop = asyncio.get_running_loop()
+        if self._next is None:
+            self._next = asyncio.create_task(self._refreshed())
         try:
-            readings = await loop.run_in_executor(self._executor, self._refresh)
+            readings = await asyncio.shield(self._next)
         except OSError as exc:
             raise TryAgainLater(f"the manifests in {self._folder} can't be read: {exc}") from exc
         for reading in readings:
@@ -78,6 +80,11 @@ class ManifestFolder:
                 f"{kind} {namespace}/{name} may be in a manifest that can't be read: {problems[0]}"
             )
         return None
+
+    async def _refreshed(self) -> list[_Reading]:
+        """Refresh for all who asked before it began; who asks later begins the next."""
+        self._next = None
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._refresh)
 
     def _refresh(self) -> list[_Reading]:
         self._folder.stat()
@@ -93,7 +100,7 @@ def _read_again(path: Path, known: _Reading | None) -> _Reading:
     if known and known.stamp == stamp:
         return known
     try:
-        objects = dict(_objects(yaml.safe_load_all(path.read_bytes())))
+        objects = dict(_objects(yaml.load_all(path.read_bytes(), yaml.CSafeLoader)))
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         log.error("manifest unreadable", extra={"file": str(path), "error": str(exc)})
         return _Reading(stamp, problem=f"{path}: {exc}")

@@ -114,4 +114,4 @@ def _content(record: Record) -> str:
         metadata |= {"uid": pod.uid} if pod.uid else {}
     metadata["annotations"] = {STATUS_ANNOTATION: record.status}
     document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from metaplugin.cni.configuration import NetworkConfigList, parse_network_config
@@ -60,9 +61,13 @@ def definition_from_object(obj: JSONObject) -> NetworkAttachmentDefinition:
 def parse_definition_config(definition: NetworkAttachmentDefinition) -> NetworkConfigList:
     """Return spec.config parsed, named after the definition if it names itself not (NPWG 3.4.2);
     raise CNIError."""
-    where = f"{definition}: spec.config"
-    raw = load_object(definition.config.encode(errors="surrogatepass"), what=where)
-    return parse_network_config(raw, where=where, default_name=definition.name)
+    return _parsed(definition.config, f"{definition}: spec.config", definition.name)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, where: str, default_name: str) -> NetworkConfigList:
+    raw = load_object(text.encode(errors="surrogatepass"), what=where)
+    return parse_network_config(raw, where=where, default_name=default_name)
 
 
 def _mapping(value: Any, where: str) -> JSONObject:

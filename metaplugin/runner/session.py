@@ -19,6 +19,7 @@ from typing import TypeVar
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.cni.errors import IOFailure
 from metaplugin.commands.ports import CallerGone
+from metaplugin.runner.connection import FrameConnection
 from metaplugin.wire.frames import (
     HEADER,
     MAX_STREAM,
@@ -43,7 +44,6 @@ from metaplugin.wire.frames import (
     Saved,
     Stat,
     Stated,
-    decode_header,
 )
 
 ALIVE_INTERVAL_S = 5  # the shim gives up after 15 s without a sign
@@ -56,13 +56,9 @@ _F = TypeVar("_F", bound=Frame)
 class ShimSession:
     """A connection whose request has been read. Every method raises CallerGone once it is lost."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request
-    ) -> None:
+    def __init__(self, connection: FrameConnection, request: Request) -> None:
         self.request = request
-        self._reader = reader
-        self._writer = writer
-        self._turn = asyncio.Lock()
+        self._connection = connection
 
     async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
         frame: Exec = call.to_exec(deadline_s)
@@ -99,7 +95,7 @@ class ShimSession:
 
     async def lend(self, seconds: int) -> None:
         """Ask the shim to serve us for so long after its answer."""
-        await self._send(Lend(seconds))
+        self._send(Lend(seconds))
 
     async def answer(self, exit_code: int, stdout: bytes) -> bool:
         """Give the runtime its answer; return whether all of it got there."""
@@ -121,7 +117,7 @@ class ShimSession:
         with contextlib.suppress(CallerGone):
             while True:
                 await asyncio.sleep(ALIVE_INTERVAL_S)
-                await self._send(Alive())
+                self._send(Alive())
 
     async def _keep(self, frame: Save | Append | Forget, done: str) -> None:
         saved = await self._ask(frame, Saved)
@@ -132,30 +128,26 @@ class ShimSession:
             )
 
     async def _ask(self, frame: Frame, reply: type[_F], timeout_s: float = _GRACE_S) -> _F:
-        async with self._turn:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._send(frame)
-                    received = await read_frame(self._reader)
-            except (OSError, EOFError, TimeoutError, ProtocolError) as exc:
-                self._writer.close()
-                raise CallerGone(f"the shim is gone: {exc!r}") from exc
+        try:
+            self._connection.send(frame)
+            received = await self._connection.receive(timeout_s)
+        except (OSError, EOFError, TimeoutError, ProtocolError) as exc:
+            self._connection.close()
+            raise CallerGone(f"the shim is gone: {exc!r}") from exc
         if not isinstance(received, reply):
-            self._writer.close()
+            self._connection.close()
             raise CallerGone(f"the shim sent {type(received).__name__}, not {reply.__name__}")
         return received
 
-    async def _send(self, frame: Frame) -> None:
+    def _send(self, frame: Frame) -> None:
         try:
-            self._writer.write(frame.encode())
-            await self._writer.drain()
+            self._connection.send(frame)
         except OSError as exc:
             raise CallerGone(f"the shim is gone: {exc!r}") from exc
 
-    async def close(self) -> None:
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+    def close(self) -> None:
+        """Close the connection once what was sent has gone."""
+        self._connection.close()
 
 
 async def open_session(connection: socket.socket) -> tuple[ShimSession, int | None]:
@@ -167,33 +159,22 @@ async def open_session(connection: socket.socket) -> tuple[ShimSession, int | No
         await loop.sock_sendall(connection, hello.encode())
         first, descriptor = await _receive_with_descriptor(connection)
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=connection)
-            request = await _read_request(reader, first)
+            frames = FrameConnection(first)
+            await loop.create_unix_connection(lambda: frames, sock=connection)
+            request = _checked_request(await frames.receive(REQUEST_TIMEOUT_S))
         except BaseException:
             if descriptor is not None:
                 os.close(descriptor)
             raise
-    return ShimSession(reader, writer, request), descriptor
+    return ShimSession(frames, request), descriptor
 
 
-async def _read_request(reader: asyncio.StreamReader, first: bytes) -> Request:
-    header = first + await reader.readexactly(HEADER.size - len(first))
-    frame = await _read_payload(reader, header)
+def _checked_request(frame: Frame) -> Request:
     if not isinstance(frame, Request):
         raise ProtocolError(f"the shim began with {type(frame).__name__}")
     if frame.version != PROTOCOL_VERSION:
         raise ProtocolError(f"the shim picked version {frame.version}, which was not offered")
     return frame
-
-
-async def read_frame(reader: asyncio.StreamReader) -> Frame:
-    """Return the next frame; raise ProtocolError, EOFError or OSError."""
-    return await _read_payload(reader, await reader.readexactly(HEADER.size))
-
-
-async def _read_payload(reader: asyncio.StreamReader, header: bytes) -> Frame:
-    kind, length = decode_header(header)
-    return kind.decode(await reader.readexactly(length))
 
 
 async def _receive_with_descriptor(connection: socket.socket) -> tuple[bytes, int | None]:

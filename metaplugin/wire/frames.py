@@ -296,7 +296,7 @@ FRAMES: Mapping[int, type[Frame]] = {
 }
 
 
-def decode_header(header: bytes) -> tuple[type[Frame], int]:
+def decode_header(header: bytes | bytearray) -> tuple[type[Frame], int]:
     """Return the frame's class and its payload's length, both checked; raise ProtocolError."""
     kind, length = HEADER.unpack(header)
     if kind not in FRAMES:
