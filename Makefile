@@ -2,6 +2,7 @@
 #   make demo   run every example in private namespaces   (ARGS=--keep leaves the pods to look at)
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
+#   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
 
@@ -39,6 +40,11 @@ test: setup $(SANITIZED_SHIM)
 .PHONY: bench
 bench: setup
 	tests/run-in-namespaces $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: wheel
+wheel: $(VENV)/.stamp
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true PIP_CONSTRAINT=constraints.txt \
+		$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 .PHONY: lint
 lint: $(VENV)/.stamp

@@ -1,4 +1,4 @@
-"""The command line: `metaplugin daemon`, `metaplugin standalone`, `metaplugin demo`."""
+"""The command line: `metaplugin daemon`, `standalone`, `check`, `demo`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from metaplugin import __version__
+from metaplugin.checkup import check_all
+from metaplugin.cni.errors import CNIError
 from metaplugin.daemon.app import run_daemon
 from metaplugin.daemon.config import ConfigurationError, DaemonConfig, load_config
 from metaplugin.daemon.logs import set_up_logging
+from metaplugin.demo.bundle import EXAMPLES, SHIM
 from metaplugin.demo.namespaces import enter
 from metaplugin.standalone import run_standalone
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @click.group()
@@ -64,18 +65,44 @@ def daemon(path: Path) -> None:
 
 
 @main.command()
+@config_option
+@click.option("--all", "everything", is_flag=True, required=True, help="Every attachment.")
+@click.option(
+    "--shim",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=Path("/opt/cni/bin/metaplugin"),
+    show_default=True,
+    help="The shim as the runtime executes it.",
+)
+@click.option("--cni-path", default="", help="Plugins' folders, by ':'; default: the shim's own.")
+def check(path: Path, shim: Path, cni_path: str, *, everything: bool) -> None:
+    """Have every attachment of this node checked (CNI's CHECK); exit with 1 if one has changed."""
+    del everything  # said, so that a later form can name one pod
+    config = _configured(path)
+    try:
+        findings = asyncio.run(check_all(config.state_dir, shim, cni_path or str(shim.parent)))
+    except (CNIError, OSError) as exc:
+        raise click.ClickException(f"the attachments can't be checked: {exc}") from exc
+    for finding in findings:
+        click.echo(f"{finding.record} {finding.pod or '-'}: {finding.problem or 'as it should be'}")
+    changed = sum(bool(finding.problem) for finding in findings)
+    click.echo(f"{len(findings)} attached, {changed} not as they should be")
+    raise SystemExit(1 if changed else 0)
+
+
+@main.command()
 @click.option("--keep", is_flag=True, help="Leave the pods to look at, until ENTER or Ctrl-C.")
 @click.option(
     "--examples",
     type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
-    default=REPOSITORY / "examples",
+    default=EXAMPLES,
     help="The folder with the examples (and cluster/ in it).",
 )
 @click.option(
     "--shim",
     type=click.Path(path_type=Path, resolve_path=True),
-    default=REPOSITORY / "build" / "metaplugin-shim",
-    help="The shim, as `make setup` builds it.",
+    default=SHIM,
+    help="The shim.",
 )
 def demo(examples: Path, shim: Path, *, keep: bool) -> None:
     """Run every example in private namespaces, and verify all that is shown."""

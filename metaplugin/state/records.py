@@ -38,6 +38,10 @@ class RecordFolder:
     async def read_all(self) -> Sequence[StoredRecord]:
         return await self._run(self._read_all)
 
+    async def damaged(self) -> dict[str, str]:
+        """Return the names of the records that can't be read, with the reason; raise IOFailure."""
+        return await self._run(self._damaged)
+
     async def is_forgotten(self, name: str) -> bool:
         return await self._run((self._tombstones / name).exists)
 
@@ -68,6 +72,15 @@ class RecordFolder:
                 continue
             if stored:
                 found.append(stored)
+        return found
+
+    def _damaged(self) -> dict[str, str]:
+        found = {}
+        for path in self._paths(self._attachments):
+            try:
+                self._read(path.name)
+            except DamagedRecord as exc:
+                found[path.name] = str(exc)
         return found
 
     def _drop_old_tombstones(self) -> None:

@@ -1,0 +1,83 @@
+"""`metaplugin check`: CHECK of what is attached on this node, asked as a runtime asks.
+
+Each complete record is a live attachment; the shim is executed for it, so that the delegates run
+where the runtime runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaplugin.attachments.record import Record
+from metaplugin.cni.environment import format_args
+from metaplugin.cni.errors import CNIError
+from metaplugin.cni.raw import dump, load_object
+from metaplugin.state.records import RecordFolder
+
+CNI_VERSION = "1.0.0"
+LIMIT_S = 240  # as the kubelet's patience with its runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The outcome for one record; `problem` is empty when all is as ADD left it."""
+
+    record: str
+    pod: str
+    problem: str
+
+
+async def check_all(state: Path, shim: Path, cni_path: str) -> list[Finding]:
+    """Return a finding for each record, by name; raise IOFailure, or OSError for a missing shim."""
+    with ThreadPoolExecutor(max_workers=1) as disk:
+        folder = RecordFolder(state, disk)
+        damaged = await folder.damaged()
+        stored = await folder.read_all()
+    findings = [
+        Finding(record=name, pod="", problem=f"the record is damaged: {reason}")
+        for name, reason in damaged.items()
+    ]
+    findings += [_check(each.record, shim, cni_path) for each in stored]
+    return sorted(findings, key=lambda finding: finding.record)
+
+
+def _check(record: Record, shim: Path, cni_path: str) -> Finding:
+    problem = (
+        "; ".join(_problems(record, shim, cni_path))
+        if record.complete
+        else "its ADD has not been completed; the runtime's DEL, or the next clean-up, ends it"
+    )
+    return Finding(record=record.file_name, pod=str(record.pod or ""), problem=problem)
+
+
+def _problems(record: Record, shim: Path, cni_path: str) -> Iterator[str]:
+    done = subprocess.run(
+        [shim],
+        check=False,
+        input=dump({"cniVersion": CNI_VERSION, "name": record.network, "type": "metaplugin"}),
+        capture_output=True,
+        env=_environment(record, cni_path),
+        timeout=LIMIT_S,
+    )
+    if done.returncode:
+        try:
+            yield str(load_object(done.stdout, what="the shim's answer").get("msg"))
+        except CNIError:
+            yield f"the shim ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
+
+
+def _environment(record: Record, cni_path: str) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "CNI_COMMAND": "CHECK",
+        "CNI_CONTAINERID": record.sandbox.container_id,
+        "CNI_NETNS": record.sandbox.netns,
+        "CNI_IFNAME": record.ifname,
+        "CNI_ARGS": format_args(record.attachments[0].planned.runtime.args),
+        "CNI_PATH": cni_path,
+    }
