@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaplugin.attachments.record import Record
+from metaplugin.attachments.record import Record, StoredRecord
 from metaplugin.cni.environment import format_args
 from metaplugin.cni.errors import CNIError
 from metaplugin.cni.raw import dump, load_object
 from metaplugin.state.records import RecordFolder
+from metaplugin.wire.container import DamagedRecord
 
 CNI_VERSION = "1.0.0"
 LIMIT_S = 240  # as the kubelet's patience with its runtime
@@ -35,40 +35,38 @@ class Finding:
 async def check_all(state: Path, shim: Path, cni_path: str) -> list[Finding]:
     """Return a finding for each record, by name; raise IOFailure, or OSError for a missing shim."""
     with ThreadPoolExecutor(max_workers=1) as disk:
-        folder = RecordFolder(state, disk)
-        damaged = await folder.damaged()
-        stored = await folder.read_all()
-    findings = [
-        Finding(record=name, pod="", problem=f"the record is damaged: {reason}")
-        for name, reason in damaged.items()
-    ]
-    findings += [_check(each.record, shim, cni_path) for each in stored]
-    return sorted(findings, key=lambda finding: finding.record)
+        survey = await RecordFolder(state, disk).survey()
+    return [_check(name, stored, shim, cni_path) for name, stored in survey.items()]
 
 
-def _check(record: Record, shim: Path, cni_path: str) -> Finding:
-    problem = (
-        "; ".join(_problems(record, shim, cni_path))
-        if record.complete
-        else "its ADD has not been completed; the runtime's DEL, or the next clean-up, ends it"
-    )
-    return Finding(record=record.file_name, pod=str(record.pod or ""), problem=problem)
+def _check(name: str, stored: StoredRecord | DamagedRecord, shim: Path, cni_path: str) -> Finding:
+    if isinstance(stored, DamagedRecord):
+        return Finding(record=name, pod="", problem=f"the record is damaged: {stored}")
+    record = stored.record
+    problem = "its ADD has not been completed; the runtime's DEL, or the next clean-up, ends it"
+    if record.complete:
+        problem = _problem(record, shim, cni_path)
+    return Finding(record=name, pod=str(record.pod or ""), problem=problem)
 
 
-def _problems(record: Record, shim: Path, cni_path: str) -> Iterator[str]:
-    done = subprocess.run(
-        [shim],
-        check=False,
-        input=dump({"cniVersion": CNI_VERSION, "name": record.network, "type": "metaplugin"}),
-        capture_output=True,
-        env=_environment(record, cni_path),
-        timeout=LIMIT_S,
-    )
-    if done.returncode:
-        try:
-            yield str(load_object(done.stdout, what="the shim's answer").get("msg"))
-        except CNIError:
-            yield f"the shim ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
+def _problem(record: Record, shim: Path, cni_path: str) -> str:
+    try:
+        done = subprocess.run(
+            [shim],
+            check=False,
+            input=dump({"cniVersion": CNI_VERSION, "name": record.network, "type": "metaplugin"}),
+            capture_output=True,
+            env=_environment(record, cni_path),
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return f"the shim did not answer within {LIMIT_S} s"
+    if done.returncode == 0:
+        return ""
+    try:
+        return str(load_object(done.stdout, what="the shim's answer").get("msg"))
+    except CNIError:
+        return f"the shim ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
 
 
 def _environment(record: Record, cni_path: str) -> dict[str, str]:

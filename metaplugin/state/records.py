@@ -36,11 +36,15 @@ class RecordFolder:
         return await self._run(lambda: self._read(name))
 
     async def read_all(self) -> Sequence[StoredRecord]:
-        return await self._run(self._read_all)
+        found = await self.survey()
+        for name, stored in found.items():
+            if isinstance(stored, DamagedRecord):
+                log.error("damaged record", extra={"record": name, "error": str(stored)})
+        return [stored for stored in found.values() if isinstance(stored, StoredRecord)]
 
-    async def damaged(self) -> dict[str, str]:
-        """Return the names of the records that can't be read, with the reason; raise IOFailure."""
-        return await self._run(self._damaged)
+    async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
+        """Return every record by name, or why it can't be read; raise IOFailure."""
+        return await self._run(self._survey)
 
     async def is_forgotten(self, name: str) -> bool:
         return await self._run((self._tombstones / name).exists)
@@ -62,25 +66,16 @@ class RecordFolder:
             return None
         return decode_stored_record(content)
 
-    def _read_all(self) -> list[StoredRecord]:
-        found = []
+    def _survey(self) -> dict[str, StoredRecord | DamagedRecord]:
+        found: dict[str, StoredRecord | DamagedRecord] = {}
         for path in self._paths(self._attachments):
             try:
                 stored = self._read(path.name)
             except DamagedRecord as exc:
-                log.error("damaged record", extra={"record": path.name, "error": str(exc)})
+                found[path.name] = exc
                 continue
             if stored:
-                found.append(stored)
-        return found
-
-    def _damaged(self) -> dict[str, str]:
-        found = {}
-        for path in self._paths(self._attachments):
-            try:
-                self._read(path.name)
-            except DamagedRecord as exc:
-                found[path.name] = str(exc)
+                found[path.name] = stored
         return found
 
     def _drop_old_tombstones(self) -> None:
