@@ -17,7 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 PACKAGES := busybox-static ca-certificates containerd containernetworking-plugins gcc iproute2 iptables \
-	iputils-ping libc6-dev mount musl-tools procps python3 python3-venv runc strace util-linux
+	iputils-ping libc6-dev mount musl-tools podman procps python3 python3-venv qemu-user runc strace \
+	util-linux
 
 SHIM := build/metaplugin-shim
 SANITIZED_SHIM := build/metaplugin-shim-sanitized
@@ -34,7 +35,7 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM)
+test: setup $(SANITIZED_SHIM) wheel
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
@@ -42,9 +43,16 @@ bench: setup
 	tests/run-in-namespaces $(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: wheel
-wheel: $(VENV)/.stamp
+wheel: dist/.stamp
+
+WHEEL_SOURCES := $(shell find metaplugin examples deploy -name '*.[chy]*' -not -name '*.pyc')
+
+dist/.stamp: $(VENV)/.stamp $(WHEEL_SOURCES) README.md
+	rm -rf dist
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true PIP_CONSTRAINT=constraints.txt \
 		$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	$(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt -d build/wheels dist/*.whl
+	touch $@
 
 .PHONY: lint
 lint: $(VENV)/.stamp
