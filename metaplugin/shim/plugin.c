@@ -57,13 +57,22 @@ static char **plugin_environment(const struct call *call, const struct plugin *p
     return list;
 }
 
+/* A DEL cut short can leave what no later DEL finds (bridge takes the link away first, and from its addresses then knows the
+ * masquerading rules): it runs to its end or its deadline whoever else is gone, and the sandbox's lock makes others wait for it. */
+static bool is_del(const struct plugin *plugin) {
+    const char *end = (const char *)plugin->environment.p + plugin->environment.n;
+    for (const char *e = end - plugin->environment.n; e < end; e += strlen(e) + 1)
+        if (!strcmp(e, "CNI_COMMAND=DEL")) return true;
+    return false;
+}
+
 /* In the child. The locks go with it, so that nobody takes them while anything of it runs. */
 static void become(struct call *call, const struct plugin *plugin, const char *path, int fds[4], pid_t parent) {
     struct buf text = {0};
     sigset_t none;
     char *argv[] = {(char *)path, NULL};
     setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!is_del(plugin)) prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
     for (int i = 0; i < 3; i++)
         if (dup2(fds[i], i) < 0) _exit(127);
@@ -151,7 +160,8 @@ static bool has_ended(pid_t pid) {
     return !waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == pid;
 }
 
-/* Until the plugin itself ends (a child of its may hold stdout for ever), it must be killed, or the daemon is lost. */
+/* Until the plugin itself ends (a child of its may hold stdout for ever) or must be killed: at its deadline, for too much output,
+ * or, unless it is a DEL, with the daemon lost. */
 static enum outcome attend(struct call *call, pid_t pid, int fds[3], const struct plugin *plugin, struct plugin_end *end) {
     struct blob input = plugin->input;
     struct link *daemon = &call->daemon;
@@ -160,32 +170,29 @@ static enum outcome attend(struct call *call, pid_t pid, int fds[3], const struc
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
     int ended = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    bool needs_daemon = daemon->fd >= 0 && !is_del(plugin);
     enum outcome outcome = EXITED;
-    while (!has_ended(pid)) {
+    while (outcome == EXITED && !has_ended(pid) && (daemon->fd >= 0 || !needs_daemon)) {
         struct signalfd_siginfo info;
         struct pollfd polls[] = {{fds[0], POLLOUT, 0}, {fds[1], POLLIN, 0}, {fds[2], POLLIN, 0},
                                  {daemon->fd, POLLIN, 0}, {ended, POLLIN, 0}};
         long long now = now_ms(), until = deadline;
         if (daemon->fd >= 0 && daemon->last_sign + daemon->silence_ms < until) until = daemon->last_sign + daemon->silence_ms;
-        if (now >= deadline) outcome = TOO_LATE;
-        else if (now >= until) daemon_lost(daemon, "gave no sign of life for %d ms", daemon->silence_ms);
-        if (outcome != EXITED || (now >= until)) break;
-        poll(polls, 5, (int)(until - now));
+        poll(polls, 5, now < until ? (int)(until - now) : 0);
         while (read(ended, &info, sizeof info) > 0) continue;
         if (polls[0].revents) give_input(&fds[0], &input);
         if (polls[1].revents && !take_output(&fds[1], &end->out, INPUT_LIMIT)) outcome = TOO_MUCH_OUTPUT;
         if (polls[2].revents) take_errors(&fds[2], &end->err);
-        if (polls[3].revents && daemon_pump(daemon) != 0) {
-            if (daemon->fd >= 0) daemon_lost(daemon, "sent a frame while a plugin ran");
-            break;
-        }
-        if (outcome != EXITED) break;
+        if (polls[3].revents && daemon_pump(daemon) > 0) daemon_lost(daemon, "sent a frame while a plugin ran");
+        if (now >= deadline) outcome = TOO_LATE;
+        else if (now >= until && daemon->fd >= 0 && daemon->last_sign + daemon->silence_ms <= now)
+            daemon_lost(daemon, "gave no sign of life for %d ms", daemon->silence_ms);
     }
     close(ended);
     return outcome;
 }
 
-/* Runs a plugin to its end; -1 when the daemon was lost meanwhile, and the plugin killed. */
+/* Runs a plugin to its end; -1 when the daemon was lost meanwhile. */
 int plugin_run(struct call *call, const struct plugin *plugin, struct plugin_end *end) {
     char path[PATH_MAX];
     int fds[3], status = 0, error = plugin_find(call->search_path, plugin->type, path);

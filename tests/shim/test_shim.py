@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import shutil
 import socket
 import struct
@@ -189,6 +190,19 @@ def test_a_silent_daemon_is_given_up_and_its_plugin_killed(at: Surroundings) -> 
     assert b"sleep\x0030" not in b"".join(
         p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline")
     )
+
+
+def test_a_plugins_del_goes_on_when_the_daemon_is_lost(at: Surroundings) -> None:
+    """CNI-DEL-7: what a DEL cut short had still to do, no later one may find."""
+
+    def serve(shim: Conversation) -> None:
+        shim.open()
+        shim.send(Exec(9000, b"slow", b"CNI_COMMAND=DEL\0", b""))
+
+    log = at.script("slow", "sleep 0.5; echo $CNI_COMMAND done >> $0.log").with_suffix(".log")
+    with at.daemon(serve):
+        assert at.call("DEL").returncode == 0
+    assert log.read_text() == "DEL done\n"
 
 
 def test_signs_of_life_keep_a_slow_plugin_going(at: Surroundings) -> None:
@@ -571,6 +585,21 @@ def test_a_del_without_a_daemon_does_what_the_record_says(at: Surroundings) -> N
     assert not path.exists()
     assert at.call("DEL").returncode == 0
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_plugins_del_goes_on_when_the_shim_is_killed_and_the_next_waits_for_it(
+    at: Surroundings,
+) -> None:
+    """CNI-DEL-7, CNI-DLG-20."""
+    at.configure(lock_wait_ms=5000)
+    once = "[ -e $0.once ] || { touch $0.once; kill -9 $PPID; }"
+    plugin = at.script("p", f"echo begin >> $0.log; {once}; sleep 0.5; echo end >> $0.log")
+    path = record(at, section(at, "", "p"))
+    assert at.call("DEL").returncode == -signal.SIGKILL
+    assert path.exists()
+    assert at.call("DEL").returncode == 0
+    assert plugin.with_suffix(".log").read_text().split() == ["begin", "end"] * 2
+    assert not path.exists()
 
 
 def test_a_replay_tells_plugins_when_the_namespace_is_gone(at: Surroundings) -> None:
