@@ -41,8 +41,11 @@ static int enter_netns(struct call *call) {
 
 /* One operation at a time for a sandbox. 0, or the exit code: a DEL goes on, and says so. */
 static int lock_sandbox(struct call *call) {
+    char name[300];
     int error = lock_take(&call->sandbox, call->id, call->conf.lock_wait_ms);
     const char *why = error == EWOULDBLOCK ? "something runs for it still" : strerror(error);
+    record_name(name, call->id, call->ifname);
+    if (!error && call->command == DEL) record_drop_unfinished(call->conf.state_dir, name);
     if (!error) return 0;
     if (call->command == DEL) return buf_printf(&call->notes, "no lock for the sandbox: %s", why), 0;
     return fail(call, error == EWOULDBLOCK ? TRY_AGAIN_LATER : IO_FAILURE, "container %.64s: the sandbox's lock was not to be had in %d ms: %s",

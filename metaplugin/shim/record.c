@@ -58,6 +58,16 @@ int record_save(const char *state_dir, const char *name, struct blob content) {
     return error;
 }
 
+/* What a save left that was killed before its rename; whoever holds the sandbox's lock may remove it. */
+void record_drop_unfinished(const char *state_dir, const char *name) {
+    char temporary[NAME_LIMIT + 2];
+    int folder = open_folder(state_dir, "attachments");
+    if (folder < 0) return;
+    snprintf(temporary, sizeof temporary, ".%s", name);
+    unlinkat(folder, temporary, 0);
+    close(folder);
+}
+
 int record_append(const char *state_dir, const char *name, struct blob content) {
     struct stat s;
     int folder = open_folder(state_dir, "attachments");

@@ -121,6 +121,7 @@ void lock_drop(struct lock *lock);
 /* record.c: the daemon's durable records */
 void record_name(char name[300], const char *id, const char *ifname);
 int record_save(const char *state_dir, const char *name, struct blob content);
+void record_drop_unfinished(const char *state_dir, const char *name);
 int record_append(const char *state_dir, const char *name, struct blob content);
 int record_forget(const char *state_dir, const char *name);
 int record_load(const char *state_dir, const char *name, struct buf *file, struct blob *payload);

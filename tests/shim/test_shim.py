@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -556,7 +556,7 @@ def test_a_daemon_that_is_not_root_is_not_believed(at: Surroundings) -> None:
 
 def record(at: Surroundings, content: bytes, name: str = "c1@eth0") -> Path:
     path = at.root / "state" / "attachments" / name
-    path.parent.mkdir(parents=True, mode=0o700)
+    path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -600,6 +600,14 @@ def test_a_plugins_del_goes_on_when_the_shim_is_killed_and_the_next_waits_for_it
     assert at.call("DEL").returncode == 0
     assert plugin.with_suffix(".log").read_text().split() == ["begin", "end"] * 2
     assert not path.exists()
+
+
+def test_a_del_removes_what_a_killed_save_left(at: Surroundings) -> None:
+    """CNI-DEL-5, CNI-DEL-7."""
+    unfinished = record(at, b"half a rec", name=".c1@eth0")
+    others = record(at, b"half a rec", name=".c2@eth0")
+    assert at.call("DEL").returncode == 0
+    assert (unfinished.exists(), others.exists()) == (False, True)
 
 
 def test_a_replay_tells_plugins_when_the_namespace_is_gone(at: Surroundings) -> None:
