@@ -11,12 +11,14 @@ import logging
 import math
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from metaplugin.daemon.app import wire
-from metaplugin.daemon.config import DaemonConfig
+from metaplugin.daemon.cluster import ClusterSide, MemoryAlone, cluster_side
+from metaplugin.daemon.config import ConfigurationError, DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Shims
 from metaplugin.state.database import StateSnapshot
+from metaplugin.state.records import RecordFolder
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +34,22 @@ async def run_standalone(config: DaemonConfig, descriptor: int) -> None:
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk") as disk,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink") as netlink,
     ):
+        records = RecordFolder(config.state_dir, disk)
+        side = _side(config, memory, disk)
         shims = Shims(
-            node=wire(config, memory, disk).node,
+            node=wire(config, side, records, disk),
             netlink=netlink,
             reaping=ReapSchedule(interval_s=math.inf, last=time.monotonic()),
         )
         await shims.serve(socket.socket(fileno=descriptor))
     await memory.close()
+
+
+def _side(config: DaemonConfig, memory: StateSnapshot, disk: Executor) -> ClusterSide:
+    """Return the configured cluster; without usable credentials, what a daemon has remembered of
+    it: nothing above the node may keep a pod from starting."""
+    try:
+        return cluster_side(config, memory, disk)
+    except ConfigurationError as exc:
+        log.warning("the cluster can't be asked", extra={"error": str(exc)})
+        return MemoryAlone(memory, str(exc))

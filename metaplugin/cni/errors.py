@@ -70,6 +70,10 @@ class InvalidNetworkConfig(CNIError):
     CODE = ErrorCode.INVALID_NETWORK_CONFIG
 
 
+class NetworkNotFound(InvalidNetworkConfig):
+    """A network that a pod selects isn't there."""
+
+
 class TryAgainLater(CNIError):
     CODE = ErrorCode.TRY_AGAIN_LATER
 

@@ -59,6 +59,7 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
         record = _completed(record, results, wanted)
         await caller.records.append(record.file_name, _encoded(record, node))
     await node.status.publish(record)
+    node.events.attached(record)
     return _answer(record, outer)
 
 
@@ -94,7 +95,7 @@ async def _planned(
 ) -> tuple[PlannedAttachment, ...]:
     limit = node.settings.deadlines.facts
     try:
-        async with asyncio.timeout(limit), node.planning:
+        async with asyncio.timeout(limit):
             return await plan_attachments(request.args, outer, node)
     except TimeoutError as exc:
         raise TryAgainLater(f"the pod's networks could not be learnt within {limit:g} s") from exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from metaplugin.attachments.calls import PluginCall, del_calls
 from metaplugin.attachments.record import StoredRecord
@@ -101,7 +102,6 @@ async def _delete_damaged(
 
 async def _rebuilt_calls(request: Request, caller: Caller, node: Node) -> list[PluginCall]:
     outer = parse_outer_config(request.stdin)
-    async with node.planning:
-        plan = await plan_attachments(request.args, outer, node)
+    plan = await plan_attachments(request.args, outer, replace(node, cluster=node.recall))
     calls = [c for planned in reversed(plan) for c in del_calls(planned, request.sandbox, None)]
     return [call for call in calls if await caller.plugins.find_in_path(call.type)]

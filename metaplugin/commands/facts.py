@@ -25,7 +25,12 @@ from metaplugin.attachments.runtime_conf import (
 )
 from metaplugin.cni.configuration import parse_network_config
 from metaplugin.cni.environment import CmdArgs, validate_network_name
-from metaplugin.cni.errors import InvalidEnvironment, InvalidNetworkConfig, TryAgainLater
+from metaplugin.cni.errors import (
+    InvalidEnvironment,
+    InvalidNetworkConfig,
+    NetworkNotFound,
+    TryAgainLater,
+)
 from metaplugin.cni.raw import JSONObject, load_object
 from metaplugin.cni.version import select_version
 from metaplugin.commands.ports import KnownPod, Node
@@ -123,7 +128,7 @@ async def _annotations(
 def _fitting(pod: KnownPod | None, reference: PodReference) -> KnownPod:
     if pod is None:
         raise TryAgainLater(f"pod {reference} is not known to the cluster (yet)")
-    if reference.uid and pod.uid and reference.uid != pod.uid:
+    if not pod.is_meant_by(reference):
         raise TryAgainLater(
             f"pod {reference} has UID {pod.uid}, the runtime asks for UID {reference.uid}",
             details="the pod was deleted and made again; the runtime's retry will fit",
@@ -196,9 +201,10 @@ async def selected_network(
         )
     definition = await node.cluster.definition(element.namespace, element.name)
     if definition is None:
-        raise InvalidNetworkConfig(
+        raise NetworkNotFound(
             f"{element.where}: there is no net-attach-def {element.name!r} in namespace "
-            f"{element.namespace!r}"
+            f"{element.namespace!r}",
+            details="create it, or correct the pod's annotation",
         )
     return await _defined_network(definition, node)
 

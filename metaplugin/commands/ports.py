@@ -6,8 +6,7 @@ context. `Node` lives as long as the process.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +16,8 @@ from metaplugin.attachments.isolation import Isolation
 from metaplugin.attachments.record import Record, StoredRecord
 from metaplugin.attachments.runtime_conf import PodReference, Sandbox
 from metaplugin.cni.configuration import NetworkConfigList
-from metaplugin.cni.environment import CmdArgs
+from metaplugin.cni.environment import CmdArgs, Command
+from metaplugin.cni.errors import CNIError
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 from metaplugin.wire.frames import Executed, Stated
 
@@ -112,12 +112,28 @@ class Caller:
     network: SandboxNetwork | None
 
 
+Name = tuple[str, str]  # namespace, name
+
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPod:
-    """What the cluster says of a pod. `uid` is empty when it doesn't say one."""
+    """What the cluster says of a pod. `uid` is empty when it doesn't say one; `network_status` is
+    the annotation of that name."""
 
     uid: str
-    annotations: dict[str, str]
+    annotations: Mapping[str, str]
+    network_status: str = ""
+
+    def is_meant_by(self, reference: PodReference) -> bool:
+        """Say whether this is the pod that a runtime refers to, and no other of that name.
+
+        The runtime knows a static pod by its configuration's hash, which its mirror in the cluster
+        notes.
+        """
+        known = (self.uid, self.annotations.get(MIRROR_ANNOTATION, ""))
+        return not reference.uid or not self.uid or reference.uid in known
 
 
 class Cluster(Protocol):
@@ -141,11 +157,24 @@ class Memory(Protocol):
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         """Return the last known copy of the definition; None when there is none."""
 
-    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
-        """Keep a copy, some time soon; never raises."""
 
-    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
-        """Keep a copy, some time soon; never raises."""
+class Learner(Protocol):
+    """Keeps what the cluster says for `Memory`, some time soon; nothing here raises.
+
+    None says that the object is gone; `learn_all_…` that there are no others.
+    """
+
+    def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None: ...
+
+    def learn_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition | None]
+    ) -> None: ...
+
+    def learn_all_pods(self, pods: Mapping[Name, KnownPod]) -> None: ...
+
+    def learn_all_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition]
+    ) -> None: ...
 
 
 class ConfigurationFiles(Protocol):
@@ -184,6 +213,16 @@ class StatusPublisher(Protocol):
         """Say that the record has ended; never raises."""
 
 
+class PodEvents(Protocol):
+    """Tells the pod's reader what became of its networks; never waits, never raises."""
+
+    def attached(self, record: Record) -> None:
+        """Tell each attachment of an ADD that succeeded."""
+
+    def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
+        """Tell why a pod was not attached, or not released."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
     """Seconds. The kubelet gives a request 240 s; `rollback` is kept of `request` for undoing."""
@@ -206,15 +245,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What is there for all requests. `cluster` is None where no cluster is configured.
-
-    `planning` bounds how many requests plan at a time; delegates run outside it, so that no pod
-    waits for another pod's.
-    """
+    """What is there for all requests. `cluster` is None where no cluster is configured; `recall` is
+    what is known of it without asking, for who must not wait: DEL."""
 
     settings: Settings
     cluster: Cluster | None
+    recall: Cluster | None
     configurations: ConfigurationFiles
     records: RecordReader
     status: StatusPublisher
-    planning: asyncio.Semaphore
+    events: PodEvents

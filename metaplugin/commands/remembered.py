@@ -24,26 +24,20 @@ class RememberedCluster:
 
     async def pod(self, reference: PodReference) -> KnownPod | None:
         try:
-            pod = await self._cluster.pod(reference)
+            return await self._cluster.pod(reference)
         except TryAgainLater:
             known = await self._memory.pod(reference)
-            if known is None or (reference.uid and known.uid != reference.uid):
+            if known is None or not known.is_meant_by(reference):
                 raise
             log.warning("cluster away: last known pod used")
             return known
-        if pod is not None:
-            self._memory.remember_pod(reference, pod)
-        return pod
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         try:
-            definition = await self._cluster.definition(namespace, name)
+            return await self._cluster.definition(namespace, name)
         except TryAgainLater:
             known = await self._memory.definition(namespace, name)
             if known is None:
                 raise
             log.warning("cluster away: last known definition used", extra={"network": name})
             return known
-        if definition is not None:
-            self._memory.remember_definition(definition)
-        return definition

@@ -6,22 +6,17 @@ Records and configuration stay when it ends; the next daemon, or the shim alone,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 
-from metaplugin.attachments.record import Record
 from metaplugin.cni.errors import CNIError
-from metaplugin.commands.ports import Cluster, Memory, Node
-from metaplugin.commands.remembered import RememberedCluster
+from metaplugin.commands.ports import Node
+from metaplugin.daemon.cluster import ClusterSide, cluster_side
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.folder.configurations import ConfigurationFolder
-from metaplugin.folder.manifests import ManifestFolder
-from metaplugin.folder.status import StatusFolder
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
 
@@ -30,42 +25,22 @@ log = logging.getLogger(__name__)
 TOMBSTONE_SWEEP_S = 3600
 
 
-class Unpublished:
-    """The port StatusPublisher where no cluster is configured: there is no pod to write to."""
-
-    async def publish(self, record: Record) -> None:
-        """Drop `record`."""
-
-    async def withdraw(self, record: Record) -> None:
-        """Drop `record`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """A node's parts, and those of them that have a life of their own."""
-
-    node: Node
-    records: RecordFolder
-    status: StatusFolder | None
-
-
-def wire(config: DaemonConfig, memory: Memory, disk: Executor) -> Wiring:
+def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: Executor) -> Node:
     """Return the node that a configuration describes; blocking work goes to `disk`."""
-    records = RecordFolder(config.state_dir, disk)
-    cluster, status = _cluster(config, memory, disk)
-    node = Node(
+    return Node(
         settings=config.settings(),
-        cluster=cluster,
+        cluster=side.cluster,
+        recall=side.recall,
         configurations=ConfigurationFolder(config.conf_dir, disk),
         records=records,
-        status=status or Unpublished(),
-        planning=asyncio.Semaphore(config.planning_limit),
+        status=side.status,
+        events=side.events,
     )
-    return Wiring(node=node, records=records, status=status)
 
 
 async def run_daemon(config: DaemonConfig) -> None:
-    """Serve until SIGTERM or SIGINT; raise OSError if the socket or folders can't be made."""
+    """Serve until SIGTERM or SIGINT; raise OSError if the socket or folders can't be made,
+    ConfigurationError for credentials that can't be used."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -76,24 +51,14 @@ async def run_daemon(config: DaemonConfig) -> None:
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="disk") as disk,
         ThreadPoolExecutor(max_workers=4, thread_name_prefix="netlink") as netlink,
     ):
-        wiring = wire(config, database, disk)
-        background = [asyncio.create_task(_sweep_tombstones(wiring.records))]
-        if wiring.status:
-            wiring.status.resume(stored.record for stored in await wiring.records.read_all())
-            background.append(asyncio.create_task(wiring.status.keep_writing()))
-        await _serve(config, wiring.node, netlink, stop)
-        await _end(background)
+        records = RecordFolder(config.state_dir, disk)
+        side = cluster_side(config, database, disk)
+        side.start([stored.record for stored in await records.read_all()])
+        sweeping = asyncio.create_task(_sweep_tombstones(records))
+        await _serve(config, wire(config, side, records, disk), netlink, stop)
+        sweeping.cancel()
+        await side.close()
     await database.close()
-
-
-def _cluster(
-    config: DaemonConfig, memory: Memory, disk: Executor
-) -> tuple[Cluster | None, StatusFolder | None]:
-    manifests = config.manifests
-    if manifests is None:
-        return None, None
-    cluster = RememberedCluster(ManifestFolder(manifests.folder, disk), memory)
-    return cluster, StatusFolder(manifests.status_folder, disk)
 
 
 async def _serve(
@@ -117,11 +82,3 @@ async def _sweep_tombstones(records: RecordFolder) -> None:
         except CNIError as exc:
             log.error("tombstones not swept", extra={"error": exc.msg})
         await asyncio.sleep(TOMBSTONE_SWEEP_S)
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -60,7 +60,7 @@ def daemon(path: Path) -> None:
     config = _configured(path)
     try:
         asyncio.run(run_daemon(config))
-    except OSError as exc:
+    except (OSError, ConfigurationError) as exc:
         raise click.ClickException(f"the daemon can't start: {exc}") from exc
 
 

@@ -33,6 +33,14 @@ class ManifestsConfig(_Section):
     status_folder: Path
 
 
+class KubernetesConfig(_Section):
+    """The API server as the cluster: by the pod's service account, or a kubeconfig."""
+
+    kubeconfig: Path | None = None
+    node_name: str = Field(default="", description="else NODE_NAME of the environment, or the host")
+    definition_namespaces: tuple[str, ...] = ()
+
+
 class DeadlinesConfig(_Section):
     """Seconds. The kubelet ends a request after 240; rollback is kept of the request's own."""
 
@@ -51,12 +59,12 @@ class DaemonConfig(_Section):
     state_dir: Path = Path("/var/lib/cni/metaplugin")
     conf_dir: Path = Path("/etc/cni/metaplugin/net.d")
     manifests: ManifestsConfig | None = None
+    kubernetes: KubernetesConfig | None = None
     cluster_network: str = ""
     system_namespace: str = "kube-system"
     namespace_isolation: bool = True
     global_namespaces: tuple[str, ...] = ("default",)
     deadlines: DeadlinesConfig = DeadlinesConfig()
-    planning_limit: int = Field(default=16, gt=0)
     reap_interval_seconds: float = Field(default=60, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -93,6 +101,8 @@ def load_config(path: Path) -> DaemonConfig:
     except ValidationError as exc:
         problems = [_problem(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
         raise ConfigurationError(f"{path}: " + "; ".join(problems)) from exc
+    if config.manifests and config.kubernetes:
+        raise ConfigurationError(f"{path}: manifests, kubernetes: one of them is the cluster")
     if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
         raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
     return config
@@ -110,6 +120,7 @@ def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "manifests": ManifestsConfig,
+        "kubernetes": KubernetesConfig,
         "deadlines": DeadlinesConfig,
     }
     section = sections[str(location[-1])] if location else DaemonConfig

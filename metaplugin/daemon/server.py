@@ -139,6 +139,8 @@ class Shims:
                 log.error(
                     "failed", extra={"code": exc.code, "error": exc.msg, "details": exc.details}
                 )
+                if pod:
+                    self.node.events.failed(request.args.command, pod, exc)
                 raise _naming_pod(exc, request) from exc
             except CallerGone:
                 raise

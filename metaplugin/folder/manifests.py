@@ -7,6 +7,7 @@ what changed, so a file written just before a pod starts is seen: there is no wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -17,9 +18,9 @@ from typing import Any
 import yaml
 
 from metaplugin.attachments.runtime_conf import PodReference
-from metaplugin.cni.errors import InvalidNetworkConfig, TryAgainLater
+from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, TryAgainLater
 from metaplugin.cni.raw import JSONObject
-from metaplugin.commands.ports import KnownPod
+from metaplugin.commands.ports import KnownPod, Learner
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 
 log = logging.getLogger(__name__)
@@ -43,23 +44,16 @@ class ManifestFolder:
     """The port Cluster over a folder and all below it. An unreadable folder is a cluster that is
     away."""
 
-    def __init__(self, folder: Path, executor: Executor) -> None:
+    def __init__(self, folder: Path, executor: Executor, learner: Learner) -> None:
         self._folder = folder
         self._executor = executor
+        self._learner = learner
         self._readings: dict[Path, _Reading] = {}
         self._next: asyncio.Task[list[_Reading]] | None = None
 
     async def pod(self, reference: PodReference) -> KnownPod | None:
         raw = await self._look_up("Pod", reference.namespace, reference.name)
-        if raw is None:
-            return None
-        metadata = raw["metadata"]
-        annotations = metadata.get("annotations") or {}
-        if not _is_text_map(annotations):
-            raise InvalidNetworkConfig(
-                f"pod {reference}: metadata.annotations must map text to text"
-            )
-        return KnownPod(uid=str(metadata.get("uid") or ""), annotations=annotations)
+        return _known_pod(raw) if raw else None
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         raw = await self._look_up("NetworkAttachmentDefinition", namespace, name)
@@ -91,7 +85,20 @@ class ManifestFolder:
         paths = sorted(p for p in self._folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
         known = self._readings
         self._readings = {path: _read_again(path, known.get(path)) for path in paths}
+        for path, reading in self._readings.items():
+            if reading is not known.get(path):
+                self._teach(reading)
         return list(self._readings.values())
+
+    def _teach(self, reading: _Reading) -> None:
+        """Have what a changed file says remembered; a malformed object is left for who asks."""
+        for (kind, namespace, name), raw in reading.objects.items():
+            with contextlib.suppress(CNIError):
+                if kind == "Pod":
+                    self._learner.learn_pods({(namespace, name): _known_pod(raw)})
+                else:
+                    definition = definition_from_object(raw)
+                    self._learner.learn_definitions({(namespace, name): definition})
 
 
 def _read_again(path: Path, known: _Reading | None) -> _Reading:
@@ -126,6 +133,17 @@ def _key(document: JSONObject) -> _Key:
         raise ValueError(f"a {document['kind']} needs metadata.name, as text")
     metadata.setdefault("namespace", "default")
     return document["kind"], metadata["namespace"], metadata["name"]
+
+
+def _known_pod(raw: JSONObject) -> KnownPod:
+    metadata = raw["metadata"]
+    annotations = metadata.get("annotations") or {}
+    if not _is_text_map(annotations):
+        raise InvalidNetworkConfig(
+            f"pod {metadata['namespace']}/{metadata['name']}: metadata.annotations must map text "
+            f"to text"
+        )
+    return KnownPod(uid=str(metadata.get("uid") or ""), annotations=annotations)
 
 
 def _is_text_map(value: Any) -> bool:

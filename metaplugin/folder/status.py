@@ -18,10 +18,10 @@ import yaml
 
 from metaplugin.attachments.record import Record
 from metaplugin.cni.raw import JSONObject
+from metaplugin.npwg.status import STATUS_ANNOTATION
 
 log = logging.getLogger(__name__)
 
-STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 RETRY_INTERVAL_S = 1
 WAIT_S = 2  # how long an ADD waits for its status to be written
 

@@ -15,6 +15,7 @@ from metaplugin.cni.result import Interface, Result
 _GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"} | dict.fromkeys(
     range(0xD800, 0xE000), "\ufffd"
 )
+STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 _DNS_KEYS = ("nameservers", "domain", "search", "options")
 _INDENT = "    "
 

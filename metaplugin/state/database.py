@@ -12,7 +12,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError
-from metaplugin.cni.raw import dump, load_object
-from metaplugin.commands.ports import KnownPod
+from metaplugin.cni.raw import JSONObject, dump, load_object
+from metaplugin.commands.ports import KnownPod, Name
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 
 log = logging.getLogger(__name__)
@@ -37,19 +37,21 @@ CREATE TABLE IF NOT EXISTS objects (
 _UPSERT = (
     "INSERT OR REPLACE INTO objects (kind, namespace, name, content, seen) VALUES (?, ?, ?, ?, ?)"
 )
+_DELETE = "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
+_FORGET_KIND = "DELETE FROM objects WHERE kind = ?"
 _SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 _KEPT_S = 30 * 24 * 3600  # a pod or network not seen for so long is forgotten
 
 _T = TypeVar("_T")
+_Step = tuple[str, Iterable[tuple[Any, ...]]]  # a statement, and rows to execute it with
 
 
 class StateDatabase:
-    """The port Memory over SQLite. Close it to have everything written."""
+    """The ports Memory and Learner over SQLite. Close it to have everything written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state.db")
-        self._written: dict[tuple[str, str, str], bytes] = {}
         self._connection: sqlite3.Connection | None = None
 
     async def open(self) -> None:
@@ -68,21 +70,26 @@ class StateDatabase:
         raw = await self._object("definition", namespace, name)
         return definition_from_object(raw) if raw else None
 
-    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
-        content = {"uid": pod.uid, "annotations": pod.annotations}
-        self._remember("pod", reference.namespace, reference.name, content)
+    def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None:
+        self._submit(_changes("pod", pods, _pod_object))
 
-    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
-        self._remember(
-            "definition", definition.namespace, definition.name, _definition_object(definition)
-        )
+    def learn_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition | None]
+    ) -> None:
+        self._submit(_changes("definition", definitions, _definition_object))
 
-    def _remember(self, kind: str, namespace: str, name: str, content: dict[str, Any]) -> None:
-        key, encoded = (kind, namespace, name), dump(content)
-        if self._written.get(key) != encoded:
-            self._written[key] = encoded
-            task = self._thread.submit(self._execute, _UPSERT, (*key, encoded, time.time()))
-            task.add_done_callback(_log_failure)
+    def learn_all_pods(self, pods: Mapping[Name, KnownPod]) -> None:
+        self._submit([(_FORGET_KIND, [("pod",)]), *_changes("pod", pods, _pod_object)])
+
+    def learn_all_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition]
+    ) -> None:
+        kept = _changes("definition", definitions, _definition_object)
+        self._submit([(_FORGET_KIND, [("definition",)]), *kept])
+
+    def _submit(self, steps: Sequence[_Step]) -> None:
+        """Have the steps executed in one transaction, after what has been submitted before."""
+        self._thread.submit(self._transact, steps).add_done_callback(_log_failure)
 
     async def _object(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         nothing: list[Any] = []
@@ -138,6 +145,13 @@ class StateDatabase:
             self._connection.close()
             self._connection = None
 
+    def _transact(self, steps: Sequence[_Step]) -> None:
+        if self._connection is not None:
+            with self._connection:
+                self._connection.execute("BEGIN")
+                for statement, rows in steps:
+                    self._connection.executemany(statement, rows)
+
     def _execute(self, statement: str, values: Iterable[Any]) -> list[Any]:
         if self._connection is None:
             return []
@@ -145,13 +159,10 @@ class StateDatabase:
 
 
 class StateSnapshot(StateDatabase):
-    """The same port over what a daemon has written, for a process beside or after it: never
+    """The same ports over what a daemon has written, for a process beside or after it: never
     written."""
 
-    def remember_pod(self, reference: PodReference, pod: KnownPod) -> None:
-        """Leave it to the daemon."""
-
-    def remember_definition(self, definition: NetworkAttachmentDefinition) -> None:
+    def _submit(self, steps: Sequence[_Step]) -> None:
         """Leave it to the daemon."""
 
     def _open(self) -> None:
@@ -168,7 +179,24 @@ class StateSnapshot(StateDatabase):
         )
 
 
-def _definition_object(definition: NetworkAttachmentDefinition) -> dict[str, Any]:
+def _changes(
+    kind: str, objects: Mapping[Name, _T | None], content: Callable[[_T], JSONObject]
+) -> list[_Step]:
+    """Return the steps that bring objects into the table, and those that are gone out of it."""
+    now = time.time()
+    gone = [(kind, *name) for name, known in objects.items() if known is None]
+    there = ((name, known) for name, known in objects.items() if known is not None)
+    return [
+        (_DELETE, gone),
+        (_UPSERT, ((kind, *name, dump(content(known)), now) for name, known in there)),
+    ]
+
+
+def _pod_object(pod: KnownPod) -> JSONObject:
+    return {"uid": pod.uid, "annotations": dict(pod.annotations)}
+
+
+def _definition_object(definition: NetworkAttachmentDefinition) -> JSONObject:
     return {
         "apiVersion": "k8s.cni.cncf.io/v1",
         "kind": "NetworkAttachmentDefinition",

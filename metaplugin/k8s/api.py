@@ -1,0 +1,183 @@
+"""The API server over the official client: its configuration, credentials and transport, raw JSON.
+
+Calls block, so they belong into threads; one instance serves many. The client's own types and
+exceptions stay in here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client
+from kubernetes import config as credentials
+
+from metaplugin.cni.raw import JSONObject
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 2  # a server in the cluster answers in milliseconds, or its packets are dropped
+LINE_LIMIT = 16 << 20  # etcd holds objects of 1.5 MiB at most
+POOL_SIZE = 16
+_MERGE_PATCH = "application/merge-patch+json"
+
+Query = Sequence[tuple[str, str]]
+
+
+class ApiAway(Exception):
+    """No usable answer: no connection, no TLS, no time left."""
+
+
+class ApiGarbled(ApiAway):
+    """What answers isn't an API server, or something on the way changes its words."""
+
+
+class ApiRefused(Exception):
+    """The API server's answer is an error: HTTP `status`, its message, seconds to stay away."""
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether the server can't serve now, rather than won't serve this."""
+        return self.status == 429 or self.status >= 500
+
+
+class ApiUnconfigured(Exception):
+    """There are no usable credentials; the text says where they were looked for."""
+
+
+class Api:
+    """A connection pool to one API server; `kubeconfig` None means the pod's service account."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        """Read the credentials; raise ApiUnconfigured."""
+        self._kubeconfig = kubeconfig
+        self._client = self._configured()
+
+    def call(
+        self, method: str, path: str, *, timeout_s: float, query: Query = (), body: Any = None
+    ) -> JSONObject:
+        """Return the object that the server answers with; raise ApiAway or ApiRefused."""
+        timeout = (min(CONNECT_TIMEOUT_S, timeout_s), timeout_s)
+        response = self._open(method, path, query, body, timeout)
+        try:
+            return _object(response.data)
+        except urllib3.exceptions.HTTPError as exc:
+            raise ApiAway(f"{method} {path}: {exc}") from exc
+        finally:
+            response.release_conn()
+
+    @contextmanager
+    def watch(self, path: str, *, query: Query, idle_s: float) -> Iterator[Iterator[JSONObject]]:
+        """Open a watch and give its events, until it ends or is cut, or nothing came for `idle_s`;
+        raise ApiAway or ApiRefused when it can't be opened, ApiGarbled for what is no event."""
+        timeout = (CONNECT_TIMEOUT_S, idle_s)
+        response = self._open("GET", path, [*query, ("watch", "1")], None, timeout)
+        try:
+            yield _events(response)
+        finally:
+            response.close()
+
+    def renew_credentials(self) -> None:
+        """Read the credentials again: a token may have been rotated; the old ones stay if that
+        fails."""
+        try:
+            self._client = self._configured()
+        except ApiUnconfigured as exc:
+            log.error("credentials can't be read", extra={"error": str(exc)})
+
+    def reconnect(self) -> None:
+        """Make new connections from now on: old ones may lead to a server that is no more."""
+        self._client.rest_client = client.rest.RESTClientObject(self._client.configuration)
+
+    def _configured(self) -> client.ApiClient:
+        configuration = client.Configuration()
+        try:
+            if self._kubeconfig is None:
+                credentials.load_incluster_config(client_configuration=configuration)
+            else:
+                credentials.load_kube_config(
+                    str(self._kubeconfig), client_configuration=configuration
+                )
+        except (credentials.ConfigException, OSError, ValueError, TypeError) as exc:
+            where = self._kubeconfig or "the pod's service account"
+            raise ApiUnconfigured(f"{where}: {exc}") from exc
+        configuration.retries = False  # whoever calls knows what a failure means
+        configuration.connection_pool_maxsize = POOL_SIZE
+        return client.ApiClient(configuration)
+
+    def _open(
+        self, method: str, path: str, query: Query, body: Any, timeout: tuple[float, float]
+    ) -> urllib3.HTTPResponse:
+        """Return a response whose status is a success, its body unread."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"
+        try:
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=list(query),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response: urllib3.HTTPResponse = self._client.call_api(
+                *request[:4], _request_timeout=timeout
+            ).response
+        except (urllib3.exceptions.HTTPError, client.ApiException, OSError, ValueError) as exc:
+            raise ApiAway(f"{method} {path}: {exc}") from exc
+        if response.status >= 300:
+            raise self._refusal(response)
+        return response
+
+    def _refusal(self, response: urllib3.HTTPResponse) -> ApiRefused:
+        try:
+            message = str(_object(response.data).get("message") or response.reason)
+        except (ApiAway, urllib3.exceptions.HTTPError):
+            message = str(response.reason)
+        if response.status == 401:
+            self.renew_credentials()
+        after = response.headers.get("Retry-After", "")
+        return ApiRefused(
+            response.status, message, float(after) if re.fullmatch(r"\d{1,4}", after) else None
+        )
+
+
+def _events(response: urllib3.HTTPResponse) -> Iterator[JSONObject]:
+    """Yield the objects of a stream of lines as they come; half a line at its end is nothing."""
+    rest = b""
+    for chunk in _chunks(response):
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LINE_LIMIT:
+            raise ApiGarbled(f"the watch sent a line of over {LINE_LIMIT >> 20} MiB")
+        for line in lines:
+            if line:
+                yield _object(line)
+
+
+def _chunks(response: urllib3.HTTPResponse) -> Iterator[bytes]:
+    try:
+        yield from response.stream(1 << 16)
+    except (urllib3.exceptions.HTTPError, OSError) as exc:
+        log.debug("watch cut", extra={"error": str(exc)})
+
+
+def _object(data: bytes) -> JSONObject:
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise ApiGarbled(f"the server's answer is no JSON: {exc}") from exc
+    if not isinstance(parsed, dict):
+        raise ApiGarbled("the server's answer is no object")
+    return parsed

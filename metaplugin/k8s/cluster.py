@@ -1,0 +1,157 @@
+"""Pods and net-attach-defs for ADD: what is watched, else one live request, else the last copy.
+
+Where a last copy could do, a request gets PATIENCE_S; where nothing is known it gets its full time,
+and goes on when the ADD has given up: its result serves the runtime's retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cachetools import TTLCache
+
+from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.cni.errors import InvalidNetworkConfig, TryAgainLater
+from metaplugin.cni.raw import JSONObject
+from metaplugin.commands.ports import KnownPod, Memory, Name
+from metaplugin.k8s.api import ApiAway, ApiRefused
+from metaplugin.k8s.calls import Calls
+from metaplugin.k8s.health import PATIENCE_S, Health
+from metaplugin.k8s.objects import Definition
+from metaplugin.k8s.reflector import Seen, version_of
+from metaplugin.k8s.store import Store
+from metaplugin.npwg.definition import NetworkAttachmentDefinition
+
+log = logging.getLogger(__name__)
+
+LIVE_TIMEOUT_S = 20
+RETRY_SERVED_S = 60  # the kubelet tries again after 10 to 15 s
+
+T = TypeVar("T")
+
+
+class Unanswered(Exception):
+    """The server didn't say; the text says why."""
+
+
+class LiveLookUp(Generic[T]):
+    """Single objects asked for, by whoever needs them together; what came too late is kept."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        health: Health,
+        path: Callable[[Name], str],
+        slim: Callable[[JSONObject], T],
+    ) -> None:
+        self._calls = calls
+        self._health = health
+        self._path = path
+        self._slim = slim
+        self._asked: dict[Name, asyncio.Task[Seen[T]]] = {}
+        self._late: TTLCache[Name, Seen[T]] = TTLCache(maxsize=1000, ttl=RETRY_SERVED_S)
+
+    async def __call__(self, name: Name, patience_s: float) -> Seen[T]:
+        """Return the object as it is now, its value None when there is none; raise Unanswered."""
+        if late := self._late.pop(name, None):
+            return late
+        if self._health.away:
+            raise Unanswered("the Kubernetes API is away")
+        task = self._asked.get(name)
+        if task is None:
+            task = self._asked[name] = asyncio.create_task(self._ask(name))
+            task.add_done_callback(lambda done: self._keep(name, done))
+        if not await self._calls.answers(task, patience_s):
+            raise Unanswered("the Kubernetes API has not answered (yet)")
+        self._late.pop(name, None)
+        return task.result()
+
+    async def _ask(self, name: Name) -> Seen[T]:
+        try:
+            item = await self._calls.call("GET", self._path(name), timeout_s=LIVE_TIMEOUT_S)
+        except ApiRefused as exc:
+            if exc.status == 404:
+                return Seen(0, None)
+            raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
+        except ApiAway as exc:
+            raise Unanswered(f"the Kubernetes API is away: {exc}") from exc
+        return Seen(version_of(item), self._slim(item))
+
+    def _keep(self, name: Name, task: asyncio.Task[Seen[T]]) -> None:
+        del self._asked[name]
+        if not task.cancelled() and task.exception() is None and task.result().value is not None:
+            self._late[name] = task.result()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """The port Cluster by what is held already: nothing is asked, so nothing is waited for."""
+
+    pods: Store[KnownPod]
+    definitions: Store[Definition]
+    memory: Memory
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        held = self.pods.get((reference.namespace, reference.name))
+        if held and held.is_meant_by(reference):
+            return held
+        return await self.memory.pod(reference)
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        held = self.definitions.get((namespace, name))
+        return _usable(held) if held else await self.memory.definition(namespace, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCluster:
+    """The port Cluster over the API server."""
+
+    recall: Recall
+    live_pods: LiveLookUp[KnownPod]
+    live_definitions: LiveLookUp[Definition]
+    health: Health
+
+    async def pod(self, reference: PodReference) -> KnownPod | None:
+        name, pods = (reference.namespace, reference.name), self.recall.pods
+        held = pods.get(name)
+        if held and pods.synced.is_set() and held.is_meant_by(reference):
+            return held
+        known = await self.recall.pod(reference)
+        known = known if known and known.is_meant_by(reference) else None
+        return await self._live(f"pod {reference}", name, self.live_pods, pods, known)
+
+    async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
+        key, definitions = (namespace, name), self.recall.definitions
+        held = definitions.get(key)
+        if held and definitions.synced.is_set():
+            return _usable(held)
+        known: Definition | None = await self.recall.definition(namespace, name)
+        what = f"net-attach-def {namespace}/{name}"
+        live = self._live(what, key, self.live_definitions, definitions, known)
+        return _usable(await live)
+
+    async def _live(
+        self, what: str, name: Name, look_up: LiveLookUp[T], store: Store[T], known: T | None
+    ) -> T | None:
+        """Return the object as it is now, or `known` when that can't be had in time; raise
+        TryAgainLater when there is neither."""
+        patience = LIVE_TIMEOUT_S if known is None else 0 if self.health.slow else PATIENCE_S
+        try:
+            seen = await look_up(name, patience)
+        except Unanswered as exc:
+            if known is None:
+                raise TryAgainLater(f"{what} is not known: {exc}") from exc
+            log.warning("last known copy used", extra={"object": what, "why": str(exc)})
+            return known
+        store.offer(name, seen)
+        return seen.value
+
+
+def _usable(definition: Definition | None) -> NetworkAttachmentDefinition | None:
+    if isinstance(definition, InvalidNetworkConfig):
+        raise definition
+    return definition

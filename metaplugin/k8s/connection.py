@@ -1,0 +1,148 @@
+"""The API server as the flows' ports, put together: what is watched, asked, written, remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from metaplugin.attachments.record import Record
+from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
+from metaplugin.k8s.api import Api
+from metaplugin.k8s.calls import Calls
+from metaplugin.k8s.cluster import ApiCluster, LiveLookUp, Recall
+from metaplugin.k8s.events import ApiEvents
+from metaplugin.k8s.health import Health
+from metaplugin.k8s.objects import (
+    Definition,
+    definition_path,
+    definitions_of,
+    pod_path,
+    pods_of_node,
+    slim_definition,
+    slim_pod,
+)
+from metaplugin.k8s.reflector import Reflector
+from metaplugin.k8s.status import ApiStatus
+from metaplugin.k8s.store import Store
+from metaplugin.npwg.definition import NetworkAttachmentDefinition
+
+
+class ApiConnection:
+    """All of a node's dealings with the API server. `start` follows it; without that only single
+    requests are made, as a short-lived process does."""
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: Path | None,
+        node_name: str,
+        definition_namespaces: tuple[str, ...],
+        memory: Memory,
+        learner: Learner,
+    ) -> None:
+        """Read the credentials, nothing more; raise ApiUnconfigured."""
+        self._learner = learner
+        self._loop = asyncio.get_running_loop()
+        api = Api(kubeconfig)
+        health = Health(self._note_health)
+        self._calls = Calls(api, health)
+        pods = pods_of_node(node_name)
+        definitions = definitions_of(definition_namespaces)
+        self._pods: Store[KnownPod] = Store((pods,), self._pods_changed)
+        self._definitions: Store[Definition] = Store(definitions, self._definitions_changed)
+        self._reflectors: list[Reflector[KnownPod] | Reflector[Definition]] = [
+            Reflector(api, health, pods, partial(self._pods.deliver, pods)),
+            *(
+                Reflector(api, health, each, partial(self._definitions.deliver, each))
+                for each in definitions
+            ),
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._taught: dict[Name, KnownPod] = {}
+        self.recall = Recall(pods=self._pods, definitions=self._definitions, memory=memory)
+        self.cluster = ApiCluster(
+            recall=self.recall,
+            live_pods=LiveLookUp(self._calls, health, pod_path, slim_pod),
+            live_definitions=LiveLookUp(self._calls, health, definition_path, slim_definition),
+            health=health,
+        )
+        self.status = ApiStatus(self._calls, health, self._pods)
+        self.events = ApiEvents(self._calls, self._pods, node_name)
+
+    def start(self, records: Iterable[Record]) -> None:
+        """Follow the server from now on, and take up the statuses of live records."""
+        self.status.resume(records)
+        self._tasks = [
+            asyncio.create_task(self.events.keep_writing()),
+            asyncio.create_task(self._after_listing()),
+        ]
+        for reflector in self._reflectors:
+            reflector.start()
+
+    async def close(self) -> None:
+        """Follow no more; what waits to be written is lost, but for the records' statuses."""
+        for reflector in self._reflectors:
+            reflector.stop()
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _after_listing(self) -> None:
+        """Once all is known: remember it whole, and look at what the records want."""
+        await self._pods.synced.wait()
+        self._taught = self._pods.all()
+        self._learner.learn_all_pods(self._taught)
+        self.status.look_at_all()
+        await self._definitions.synced.wait()
+        self._learner.learn_all_definitions(_well_formed(self._definitions.all()))
+
+    def _pods_changed(self, changes: Mapping[Name, KnownPod | None]) -> None:
+        if self._pods.synced.is_set():
+            self._teach(changes)
+        self.status.pods_changed(changes)
+
+    def _teach(self, changes: Mapping[Name, KnownPod | None]) -> None:
+        """Have remembered what ADD would ask for: most changes are of a pod's other parts."""
+        news = {n: pod for n, pod in changes.items() if not _same(pod, self._taught.get(n))}
+        if news:
+            self._learner.learn_pods(news)
+        for name, pod in news.items():
+            if pod is None:
+                self._taught.pop(name, None)
+            else:
+                self._taught[name] = pod
+
+    def _definitions_changed(self, changes: Mapping[Name, Definition | None]) -> None:
+        if self._definitions.synced.is_set():
+            gone = {name: None for name, known in changes.items() if known is None}
+            self._learner.learn_definitions({**gone, **_well_formed(changes)})
+
+    def _note_health(self) -> None:
+        """Have the loop see to it: called in whatever thread found out."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._health_changed)
+
+    def _health_changed(self) -> None:
+        self._calls.note_health()
+        if not self._calls.gone.is_set():
+            self.status.look_at_all()
+
+
+def _same(new: KnownPod | None, old: KnownPod | None) -> bool:
+    if new is None or old is None:
+        return new is old
+    return (new.uid, new.annotations) == (old.uid, old.annotations)
+
+
+def _well_formed(
+    definitions: Mapping[Name, Definition | None],
+) -> dict[Name, NetworkAttachmentDefinition]:
+    return {
+        name: known
+        for name, known in definitions.items()
+        if isinstance(known, NetworkAttachmentDefinition)
+    }

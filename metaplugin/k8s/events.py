@@ -1,0 +1,143 @@
+"""Events on pods, for whoever reads `kubectl describe pod`: what was attached, or why not.
+
+Written in the background, some a second, oldest first; kept while the server is away, as many as
+are worth reading. The same failure of a pod is told once in a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from metaplugin.attachments.record import MadeAttachment, Record
+from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.cni.environment import Command
+from metaplugin.cni.errors import CNIError, NetworkNotFound
+from metaplugin.cni.raw import JSONObject
+from metaplugin.commands.ports import KnownPod
+from metaplugin.k8s.api import ApiAway, ApiRefused
+from metaplugin.k8s.calls import Calls
+from metaplugin.k8s.objects import events_path
+from metaplugin.k8s.store import Store
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "metaplugin"
+KEPT = 1000
+REPEATED_AFTER_S = 300
+STALE_AFTER_S = 3600  # the server itself forgets events after an hour
+INTERVAL_S = 0.1  # between two, once BURST have been written at once
+BURST = 50
+TIMEOUT_S = 10
+MESSAGE_LIMIT = 1024  # the server's own, in characters
+_REASONS = {Command.ADD: "FailedAddingInterface", Command.DEL: "FailedRemovingInterface"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    event: JSONObject
+    since: float
+
+
+class ApiEvents:
+    """The port PodEvents. Run `keep_writing` for as long as it is used."""
+
+    def __init__(self, calls: Calls, pods: Store[KnownPod], node_name: str) -> None:
+        self._calls = calls
+        self._pods = pods
+        self._node_name = node_name
+        self._waiting: deque[_Waiting] = deque(maxlen=KEPT)
+        self._wake = asyncio.Event()
+        self._told: TTLCache[tuple[str, str, str], bool] = TTLCache(KEPT, REPEATED_AFTER_S)
+
+    def attached(self, record: Record) -> None:
+        if record.pod:
+            for made in record.attachments:
+                self._add(record.pod, "Normal", "AddedInterface", _addition(made))
+
+    def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
+        reason = _REASONS.get(command)
+        if reason is None:
+            return
+        if isinstance(error, NetworkNotFound):
+            reason = "NoNetworkFound"
+        message = f"{error.msg} ({error.details})" if error.details else error.msg
+        key = (str(pod), pod.uid, message)
+        if key not in self._told:
+            self._told[key] = True
+            self._add(pod, "Warning", reason, message)
+
+    async def keep_writing(self) -> None:
+        """Write what waits; runs until it is cancelled."""
+        credit, refilled = float(BURST), time.monotonic()
+        while True:
+            await self._wake.wait()
+            now = time.monotonic()
+            credit, refilled = min(BURST, credit + (now - refilled) / INTERVAL_S), now
+            if credit < 1:
+                await asyncio.sleep(INTERVAL_S)
+                continue
+            credit -= 1
+            await self._write_first()
+
+    async def _write_first(self) -> None:
+        """Write the oldest event; keep it where the server can't take it now."""
+        await self._calls.here.wait()
+        waiting = self._waiting[0]
+        if time.monotonic() - waiting.since < STALE_AFTER_S:
+            path = events_path(waiting.event["metadata"]["namespace"])
+            try:
+                await self._calls.call("POST", path, timeout_s=TIMEOUT_S, body=waiting.event)
+            except ApiAway:
+                return
+            except ApiRefused as exc:
+                log.warning("event refused", extra={"why": str(exc)})
+                if exc.is_overload:
+                    await asyncio.sleep(exc.retry_after or 1)
+                    return
+        if self._waiting[0] is waiting:  # else so many came meanwhile that it was given up
+            self._waiting.popleft()
+        if not self._waiting:
+            self._wake.clear()
+
+    def _add(self, pod: PodReference, kind: str, reason: str, message: str) -> None:
+        self._waiting.append(_Waiting(self._event(pod, kind, reason, message), time.monotonic()))
+        self._wake.set()
+
+    def _event(self, pod: PodReference, kind: str, reason: str, message: str) -> JSONObject:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        known = self._pods.get((pod.namespace, pod.name))
+        uid = known.uid if known and known.is_meant_by(pod) else pod.uid
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"namespace": pod.namespace, "name": f"{pod.name}.{uuid.uuid4().hex[:16]}"},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": pod.namespace,
+                "name": pod.name,
+                **({"uid": uid} if uid else {}),
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:MESSAGE_LIMIT],
+            "source": {"component": COMPONENT, "host": self._node_name},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self._node_name,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+
+
+def _addition(made: MadeAttachment) -> str:
+    """Return the words that Multus's users look for."""
+    addresses = " ".join(ip.address for ip in made.result.ips) if made.result else ""
+    return f"Add {made.planned.ifname} [{addresses}] from {made.planned.name}"

@@ -1,0 +1,91 @@
+"""What is kept of pods and net-attach-defs, and where they are on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from metaplugin.cni.errors import InvalidNetworkConfig
+from metaplugin.cni.raw import JSONObject
+from metaplugin.commands.ports import KnownPod, Name
+from metaplugin.k8s.reflector import Resource
+from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
+from metaplugin.npwg.status import STATUS_ANNOTATION
+
+# A malformed definition is kept as what is wrong with it: only a pod that selects it is told.
+Definition = NetworkAttachmentDefinition | InvalidNetworkConfig
+
+_KEPT_PREFIXES = ("k8s.v1.cni.cncf.io/", "v1.multus-cni.io/", "kubernetes.io/config.")
+_DEFINITIONS = "network-attachment-definitions"
+_GROUP = "/apis/k8s.cni.cncf.io/v1"
+
+
+def pods_of_node(node_name: str) -> Resource[KnownPod]:
+    return Resource(
+        path="/api/v1/pods", slim=slim_pod, query=(("fieldSelector", f"spec.nodeName={node_name}"),)
+    )
+
+
+def definitions_of(namespaces: Sequence[str]) -> tuple[Resource[Definition], ...]:
+    """Return the definitions of these namespaces, or of all when none is given."""
+    if not namespaces:
+        return (Resource(path=f"{_GROUP}/{_DEFINITIONS}", slim=slim_definition),)
+    return tuple(
+        Resource(
+            path=f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}",
+            slim=slim_definition,
+            namespace=namespace,
+        )
+        for namespace in namespaces
+    )
+
+
+def pod_path(name: Name, subresource: str = "") -> str:
+    namespace, pod = map(_quoted, name)
+    return f"/api/v1/namespaces/{namespace}/pods/{pod}{subresource}"
+
+
+def definition_path(name: Name) -> str:
+    namespace, definition = map(_quoted, name)
+    return f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}/{definition}"
+
+
+def events_path(namespace: str) -> str:
+    return f"/api/v1/namespaces/{_quoted(namespace)}/events"
+
+
+def slim_pod(item: JSONObject) -> KnownPod:
+    metadata = item["metadata"]
+    annotations = _kept(metadata.get("annotations"))
+    status = annotations.pop(STATUS_ANNOTATION, "")
+    return KnownPod(
+        uid=str(metadata.get("uid") or ""),
+        annotations=annotations,
+        network_status=status,
+    )
+
+
+def slim_definition(item: JSONObject) -> Definition:
+    metadata = item["metadata"]
+    slim = {key: metadata.get(key) for key in ("namespace", "name", "uid", "resourceVersion")}
+    slim["annotations"] = _kept(metadata.get("annotations"))
+    try:
+        return definition_from_object({"metadata": slim, "spec": item.get("spec")})
+    except InvalidNetworkConfig as exc:
+        return exc
+
+
+def _kept(annotations: Any) -> dict[str, str]:
+    if not isinstance(annotations, Mapping):
+        return {}
+    return {
+        key: value
+        for key, value in annotations.items()
+        if isinstance(value, str) and str(key).startswith(_KEPT_PREFIXES)
+    }
+
+
+def _quoted(part: str) -> str:
+    """Return a path's segment: names come from CNI_ARGS and annotations, and may not add any."""
+    return quote(part, safe="") if part.strip(".") else "%2E"

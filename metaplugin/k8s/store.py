@@ -1,0 +1,86 @@
+"""What the reflectors have seen, on the event loop's side."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from metaplugin.commands.ports import Name
+from metaplugin.k8s.reflector import Batch, Resource, Seen
+
+T = TypeVar("T")
+
+
+class Store(Generic[T]):
+    """The objects of some resources, by name. `synced` is set once each has been listed.
+
+    Changes are applied on the event loop, those of one turn together; then `on_change` is told
+    them.
+    """
+
+    def __init__(
+        self,
+        resources: tuple[Resource[T], ...],
+        on_change: Callable[[Mapping[Name, T | None]], None],
+    ) -> None:
+        self.synced = asyncio.Event()
+        self._objects: dict[Name, Seen[T]] = {}
+        self._on_change = on_change
+        self._unlisted = set(resources)
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Resource[T], Batch[T]]] = []
+        self._lock = threading.Lock()
+
+    def get(self, name: Name) -> T | None:
+        seen = self._objects.get(name)
+        return seen.value if seen else None
+
+    def all(self) -> dict[Name, T]:
+        return {n: seen.value for n, seen in self._objects.items() if seen.value is not None}
+
+    def deliver(self, resource: Resource[T], batch: Batch[T]) -> None:
+        """Take a reflector's batch, in the reflector's thread."""
+        with self._lock:
+            self._waiting.append((resource, batch))
+            first = len(self._waiting) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._apply_waiting)
+
+    def offer(self, name: Name, seen: Seen[T]) -> None:
+        """Take an object that came with an answer, unless a newer one is there."""
+        if self._update(name, seen):
+            self._on_change({name: seen.value})
+
+    def _apply_waiting(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        changes: dict[Name, T | None] = {}
+        for resource, batch in waiting:
+            changes |= self._apply(resource, batch)
+        if changes:
+            self._on_change(changes)
+        if not self._unlisted:
+            self.synced.set()
+
+    def _apply(self, resource: Resource[T], batch: Batch[T]) -> dict[Name, T | None]:
+        changes = {n: seen.value for n, seen in batch.changes.items() if self._update(n, seen)}
+        if batch.complete:
+            self._unlisted.discard(resource)
+            inside = (n for n in self._objects if resource.namespace in ("", n[0]))
+            for name in [name for name in inside if name not in batch.changes]:
+                del self._objects[name]
+                changes[name] = None
+        return changes
+
+    def _update(self, name: Name, seen: Seen[T]) -> bool:
+        """Keep what was seen, unless what is held is as new; say whether it was kept."""
+        held = self._objects.get(name)
+        if held and held.version and seen.version and seen.version <= held.version:
+            return False
+        if seen.value is None:
+            self._objects.pop(name, None)
+        else:
+            self._objects[name] = seen
+        return True
