@@ -6,11 +6,14 @@ import copy
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
+from tests.apiserver.faults import Answer
 from tests.apiserver.resources import (
     EVENTS,
     ApiError,
     JSONObject,
+    Resource,
     Target,
     expired,
     field_selector,
@@ -22,6 +25,10 @@ from tests.apiserver.wire import Request
 
 MERGE_PATCH = "application/merge-patch+json"
 INITIAL_EVENTS = "sendInitialEvents"
+PROGRESS_MISSING = (
+    "a watch stream was requested by the client but the required storage feature "
+    "RequestWatchProgress is disabled"
+)
 PLAIN_PATHS = {"/healthz": b"ok", "/livez": b"ok", "/readyz": b"ok"}  # open to everyone
 
 
@@ -29,14 +36,20 @@ PLAIN_PATHS = {"/healthz": b"ok", "/livez": b"ok", "/readyz": b"ok"}  # open to 
 class Api:
     store: Store = field(default_factory=Store)
     token: str = ""  # the only bearer token accepted; empty: no authentication
-    watch_list: bool = True  # sendInitialEvents is served, not refused as by servers before 1.32
-    uid_mismatch: int = 409  # the code for a patch with another pod's uid, or 422
+    # What sendInitialEvents gets: service; the 422 of older servers; or the ERROR event of new
+    # ones whose etcd is old, as Debian 12's is.
+    watch_list: Literal["served", "refused", "failing"] = "served"
+    gone_in_stream: bool = True  # a watch from too old a version: an ERROR event, else HTTP 410
+    uid_mismatch: Literal[409, 422] = 422  # the code for a patch with another pod's uid
 
     def answer(self, request: Request) -> tuple[int, bytes]:
         """Code and body for everything but a watch."""
+        if request.path in PLAIN_PATHS and "authorization" not in request.headers:
+            return 200, PLAIN_PATHS[request.path]
+        self.authenticate(request)
         if request.path in PLAIN_PATHS:
             return 200, PLAIN_PATHS[request.path]
-        target = self.authorized(request)
+        target = target_in(request)
         verbs: dict[tuple[str, str], Callable[[Request, Target], tuple[int, bytes]]] = {
             ("list", target.resource.name): self._list,
             ("get", target.resource.name): self._get,
@@ -48,22 +61,22 @@ class Api:
             raise ApiError(405, f"{request.verb} is not supported on {request.resource} here")
         return verb(request, target)
 
-    def authorized(self, request: Request) -> Target:
-        """401 without the token; what the path names, 404 if nothing."""
+    def authenticate(self, request: Request) -> None:
+        """401 without the token."""
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             raise ApiError(401, "Unauthorized")
-        if not (target := request.target):
-            raise ApiError(404, "the server could not find the requested resource")
-        return target
 
     def watch(self, request: Request, watch: Watch) -> None:
         """Tells a new watch what it has to know first."""
-        since = _version(request)
+        since = _number(request, "resourceVersion")
         initial = request.query.get(INITIAL_EVENTS)
         if initial is not None:
             self._check_initial_events(request)
+        if initial == "true" and self.watch_list == "failing":
+            watch.tell(Answer(500, message=PROGRESS_MISSING))
+            return
         if since and initial != "true":
-            watch.tell_changes(list(self.store.changes(since)))
+            self._tell_since(since, watch)
             return
         if initial == "false":
             return
@@ -72,8 +85,16 @@ class Api:
         if initial == "true":
             watch.tell_bookmark(self.store.version, initial_end=True)
 
+    def _tell_since(self, since: int, watch: Watch) -> None:
+        try:
+            watch.tell_changes(list(self.store.changes(since)))
+        except ApiError as error:
+            if not self.gone_in_stream:
+                raise
+            watch.tell(Answer(error.code, error.reason, error.message))
+
     def _check_initial_events(self, request: Request) -> None:
-        if not self.watch_list:
+        if self.watch_list == "refused":
             raise _options_invalid(
                 INITIAL_EVENTS,
                 "sendInitialEvents is forbidden for watch unless the WatchList feature gate "
@@ -89,8 +110,8 @@ class Api:
         return 200, self.store.get(target).raw
 
     def _list(self, request: Request, target: Target) -> tuple[int, bytes]:
-        scope = scope_of(request, target)
-        limit = int(request.query.get("limit", 0))
+        scope = scope_of(request)
+        limit = _number(request, "limit")
         if token := request.query.get("continue"):
             if request.query.get("resourceVersion", "") not in {"", "0"}:
                 raise ApiError(
@@ -103,23 +124,18 @@ class Api:
             from_cache = request.query.get("resourceVersion") == "0"
             page = self.store.first_page(scope, 0 if from_cache else limit)
         metadata: JSONObject = {"resourceVersion": str(page.version)}
-        if page.next:
-            metadata["continue"] = page.next
+        if page.next or not target.resource.typed:
+            metadata["continue"] = page.next  # custom ones have it, empty, on the last page too
         if page.next and not scope.selector:
             metadata["remainingItemCount"] = page.remaining
-        head = {
-            "kind": f"{target.resource.kind}List",
-            "apiVersion": target.resource.api_version,
-            "metadata": metadata,
-        }
-        return 200, encode(head)[:-1] + b',"items":' + joined(page.items) + b"}"
+        return 200, _list_body(target.resource, metadata, page.items)
 
     def _check_version(self, request: Request) -> None:
-        asked = _version(request)
+        asked = _number(request, "resourceVersion")
         if asked > self.store.version:
             raise ApiError(
                 504,
-                f"Too large resource version: {asked}, current: {self.store.version}",
+                f"Timeout: Too large resource version: {asked}, current: {self.store.version}",
                 details={
                     "causes": [
                         {
@@ -164,18 +180,35 @@ class Api:
         return 201, self.store.put(event).raw
 
 
-def scope_of(request: Request, target: Target) -> Scope:
+def target_in(request: Request) -> Target:
+    """What the path names; 404 if nothing."""
+    if not (target := request.target):
+        raise ApiError(404, "the server could not find the requested resource")
+    return target
+
+
+def scope_of(request: Request) -> Scope:
+    target = target_in(request)
     if request.query.get("labelSelector"):
         raise ApiError(400, "label selectors are not supported here")
     selector = field_selector(target.resource, request.query.get("fieldSelector", ""))
     return Scope(target.resource, target.namespace, selector)
 
 
-def _version(request: Request) -> int:
-    text = request.query.get("resourceVersion", "") or "0"
+def _number(request: Request, name: str) -> int:
+    text = request.query.get(name, "") or "0"
     if not text.isdecimal():
-        raise ApiError(400, f'invalid resource version "{text}"')
+        raise ApiError(400, f'{name}: Invalid value: "{text}": invalid syntax')
     return int(text)
+
+
+def _list_body(resource: Resource, metadata: JSONObject, items: list[bytes]) -> bytes:
+    """With its keys in a real server's order: metadata comes last in lists of custom objects."""
+    head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+    ends = encode({**head, "metadata": metadata}), b',"items":' + joined(items) + b"}"
+    if resource.typed:
+        return ends[0][:-1] + ends[1]
+    return encode(head)[:-1] + ends[1][:-1] + b',"metadata":' + encode(metadata) + b"}"
 
 
 def _options_invalid(field_: str, why: str) -> ApiError:

@@ -40,9 +40,13 @@ class Resource:
     fields: tuple[str, ...]  # that a field selector may name
 
     @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    @property
     def typed(self) -> bool:
         """Built in: the items of its lists have neither kind nor apiVersion."""
-        return self.api_version == "v1"
+        return not self.group
 
 
 _METADATA = ("metadata.name", "metadata.namespace")
@@ -139,7 +143,7 @@ def not_found(resource: Resource, name: str) -> ApiError:
     return ApiError(
         404,
         f'{_qualified(resource)} "{name}" not found',
-        details={"name": name, "kind": resource.name},
+        details=_named(resource, name),
     )
 
 
@@ -147,7 +151,7 @@ def conflict(resource: Resource, name: str, why: str) -> ApiError:
     return ApiError(
         409,
         f'Operation cannot be fulfilled on {_qualified(resource)} "{name}": {why}',
-        details={"name": name, "kind": resource.name},
+        details=_named(resource, name),
     )
 
 
@@ -168,8 +172,12 @@ def expired(message: str) -> ApiError:
 
 
 def _qualified(resource: Resource) -> str:
-    group = resource.api_version.rpartition("/")[0]
-    return f"{resource.name}.{group}" if group else resource.name
+    return f"{resource.name}.{resource.group}" if resource.group else resource.name
+
+
+def _named(resource: Resource, name: str) -> JSONObject:
+    group = {"group": resource.group} if resource.group else {}
+    return {"name": name, **group, "kind": resource.name}
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,7 @@ def field_selector(resource: Resource, text: str) -> tuple[Requirement, ...]:
         if not parsed:
             raise ApiError(400, f"invalid selector: '{term}'; can't understand '{term}'")
         if parsed[1] not in resource.fields:
-            raise ApiError(400, f'field label not supported: "{parsed[1]}"')
+            raise ApiError(400, f"field label not supported: {parsed[1]}")
         requirements.append(Requirement(parsed[1], parsed[3], parsed[2] != "!="))
     return tuple(requirements)
 

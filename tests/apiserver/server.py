@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -44,7 +46,6 @@ class ApiServer:
     def __init__(self, *, token: str = "", bookmark_s: float = BOOKMARK_S) -> None:
         self.api = Api(token=token)
         self.bookmark_s = bookmark_s
-        self.gone_in_stream = False  # a watch from too old a version: 200 and an ERROR event
         self.requests: list[Request] = []
         self.port = 0
         self._watches: list[Watch] = []
@@ -247,10 +248,10 @@ class ApiServer:
 
     async def _listen(self) -> None:
         if self._listener is None:
+            self.port = self.port or _free_port()
             self._listener = await asyncio.start_server(
                 self._connected, "127.0.0.1", self.port, limit=LINE_LIMIT, backlog=256
             )
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _close_listener(self) -> None:
         if self._listener is not None:
@@ -334,16 +335,11 @@ class ApiServer:
 
     def _opened(self, request: Request, fault: Fault | None) -> Watch:
         with self._changed:
-            target = self.api.authorized(request)
-            watch = Watch(request, scope_of(request, target), self._loop)
+            self.api.authenticate(request)
+            watch = Watch(request, scope_of(request), self._loop)
             if fault and not isinstance(fault, Slow):
                 watch.tell(fault)
-            try:
-                self.api.watch(request, watch)
-            except ApiError as error:
-                if error.code != 410 or not self.gone_in_stream:
-                    raise
-                watch.tell(Answer(410, error.reason, error.message))
+            self.api.watch(request, watch)
             self._watches.append(watch)
             self._changed.notify_all()
             return watch
@@ -356,6 +352,16 @@ class ApiServer:
     def _bookmark(self, watch: Watch) -> None:
         with self._changed:
             watch.tell_bookmark(self.api.store.version)
+
+
+def _free_port() -> int:
+    """Below the kernel's range for clients: while the server is away one of those might get the
+    port, or connect to itself."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 async def _send_error(connection: Connection, error: ApiError, text: str = "") -> None:

@@ -184,7 +184,7 @@ class Store:
         try:
             snapshot, start = json.loads(base64.urlsafe_b64decode(token))
         except ValueError:
-            raise ApiError(400, "continue key is not valid") from None
+            raise ApiError(400, "invalid continue token: continue key is not valid") from None
         if snapshot not in self._snapshots:
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. "

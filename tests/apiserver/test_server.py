@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import pytest
@@ -185,7 +185,8 @@ def test_pages_are_of_the_state_at_the_first(server: ApiServer, client: Client) 
     pages = (first, second, third)
     assert [names(page) for page in pages] == [["n0", "n1"], ["n2", "n3"], ["n4"]]
     assert len({page["metadata"]["resourceVersion"] for page in pages}) == 1
-    assert "continue" not in third["metadata"]
+    assert third["metadata"]["continue"] == ""
+    assert "remainingItemCount" not in third["metadata"]
 
 
 def test_a_list_from_the_watch_cache_comes_whole(server: ApiServer, client: Client) -> None:
@@ -263,7 +264,7 @@ def test_a_watch_from_before_a_compaction_is_gone(
     since = server.version
     server.put(pod("a"))
     server.compact()
-    server.gone_in_stream = in_stream
+    server.api.gone_in_stream = in_stream
     code, answer = client.call(PODS, watch=1, resourceVersion=since)
     status = answer["object"] if in_stream else answer
     assert (code, status["code"], status["reason"]) == (200 if in_stream else 410, 410, "Expired")
@@ -314,12 +315,22 @@ def test_initial_events_end_with_a_bookmark(server: ApiServer, watches: Any) -> 
 
 
 def test_initial_events_are_refused_as_older_servers_do(server: ApiServer, client: Client) -> None:
-    server.api.watch_list = False
+    server.api.watch_list = "refused"
     code, status = client.call(
         PODS, watch=1, sendInitialEvents="true", resourceVersionMatch="NotOlderThan"
     )
     assert (code, status["reason"]) == (422, "Invalid")
     assert status["details"]["causes"][0]["field"] == "sendInitialEvents"
+
+
+def test_initial_events_fail_in_the_stream_upon_an_old_etcd(
+    server: ApiServer, watches: Any
+) -> None:
+    server.api.watch_list = "failing"
+    watch = watches(sendInitialEvents="true", resourceVersionMatch="NotOlderThan")
+    event = watch.event()
+    assert (event["type"], event["object"]["code"]) == ("ERROR", 500)
+    assert watch.line() == b""
 
 
 # --- patch and create -----------------------------------------------------------------------------
@@ -349,13 +360,23 @@ def test_a_patch_that_changes_nothing_makes_no_version(server: ApiServer, client
     assert server.version == version
 
 
-@pytest.mark.parametrize("precondition", [{"uid": "other"}, {"resourceVersion": "1"}])
-def test_a_patch_of_another_object_or_version_is_a_conflict(
-    server: ApiServer, client: Client, precondition: dict[str, str]
+def test_a_patch_of_another_version_is_a_conflict(server: ApiServer, client: Client) -> None:
+    before = server.put(pod("a"))
+    patch = annotate(resourceVersion="1")
+    code, status = client.call(STATUS_OF_A, method="PATCH", body=patch)
+    assert (code, status["reason"]) == (409, "Conflict")
+    assert server.get("Pod", "default", "a") == before
+
+
+@pytest.mark.parametrize(("code", "reason"), [(422, "Invalid"), (409, "Conflict")])
+def test_a_patch_of_another_pod_of_that_name_is_refused(
+    server: ApiServer, client: Client, code: Literal[409, 422], reason: str
 ) -> None:
     before = server.put(pod("a"))
-    code, status = client.call(STATUS_OF_A, method="PATCH", body=annotate(**precondition))
-    assert (code, status["reason"]) == (409, "Conflict")
+    server.api.uid_mismatch = code
+    answered, status = client.call(STATUS_OF_A, method="PATCH", body=annotate(uid="other"))
+    assert (answered, status["reason"]) == (code, reason)
+    assert code == 409 or status["details"]["causes"][0]["field"] == "metadata.uid"
     assert server.get("Pod", "default", "a") == before
 
 
@@ -591,6 +612,15 @@ def test_a_stopped_server_comes_back_on_its_port_with_its_objects(
     assert server.port == port
     again = watches(resourceVersion=before["metadata"]["resourceVersion"])
     assert again.event()["object"] == during
+
+
+def test_a_bad_token_is_refused_even_where_none_is_needed() -> None:
+    with ApiServer(token="t") as server:
+        anonymous, stranger = Client(server), Client(server, token="x")
+        assert anonymous.open("/readyz").read() == b"ok"
+        assert stranger.call("/readyz")[0] == 401
+        anonymous.close()
+        stranger.close()
 
 
 def test_what_is_not_there_is_an_error_for_the_test_too(server: ApiServer) -> None:
