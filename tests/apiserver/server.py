@@ -55,6 +55,7 @@ class ApiServer:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
         self._listener: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], Connection] = {}
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class ApiServer:
         if self._listener is None:
             self.port = self.port or _free_port()
             self._listener = await asyncio.start_server(
-                self._connected, "127.0.0.1", self.port, limit=LINE_LIMIT, backlog=256
+                self._accept, "127.0.0.1", self.port, limit=LINE_LIMIT, backlog=256
             )
 
     async def _close_listener(self) -> None:
@@ -260,22 +261,30 @@ class ApiServer:
 
     async def _end(self) -> None:
         await self._close_listener()
-        await asyncio.sleep(0)  # what was accepted last begins, so that it also ends
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        cancelled: set[asyncio.Task[None]] = set()
+        # asyncio's own tasks end by themselves, perhaps with one more connection.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._connections.keys() - cancelled:
+                task.cancel()
+                cancelled.add(task)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)  # the transports close their sockets
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
+        task = self._loop.create_task(self._converse(connection))
+        self._connections[task] = connection
+        task.add_done_callback(lambda _: self._connections.pop(task).reset())
+
+    async def _converse(self, connection: Connection) -> None:
+        """Every request of a connection, in turn."""
         try:
             more = True
             while more and (request := await connection.request()):
                 more = await self._serve(request, connection)
             await connection.close()
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            connection.reset()  # the client has gone, or talks nonsense, or the server stops
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            return  # the client has gone, or talks nonsense
 
     async def _serve(self, request: Request, connection: Connection) -> bool:
         """True if the connection can take another request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -83,6 +84,29 @@ def test_too_many_requests_says_when_to_come_again(server: ApiServer, client: Cl
     response = client.open(PODS)
     assert (response.status, response.headers["Retry-After"]) == (429, "7")
     assert json.loads(response.read())["details"]["retryAfterSeconds"] == 7
+
+
+def test_an_answer_can_be_text_as_of_a_missing_api_group_or_a_proxy(
+    server: ApiServer, client: Client
+) -> None:
+    server.inject(Answer(404, text="404 page not found\n"), on(path="k8s.cni.cncf.io"))
+    response = client.open(NETWORKS)
+    assert (response.status, response.headers["Content-Type"]) == (404, "text/plain")
+    assert response.read() == b"404 page not found\n"
+
+
+def test_the_body_of_a_list_can_be_garbage(server: ApiServer, client: Client) -> None:
+    server.inject(Garbage(b"]"), on(verb="list"), times=1)
+    assert client.open(PODS).read() == b"]"
+    assert client.get(PODS)["items"] == []
+
+
+def test_a_watch_can_be_cut_when_it_has_just_opened(server: ApiServer, watches: Any) -> None:
+    server.inject(Cut(), on(verb="watch"), times=1)
+    with pytest.raises(http.client.IncompleteRead):
+        watches(resourceVersion=server.version).response.read()
+    server.put(pod("a"))
+    assert watches(resourceVersion=server.version - 1).told() == "ADDED a"
 
 
 def test_later_pages_alone_can_fail(server: ApiServer, client: Client) -> None:
@@ -253,6 +277,32 @@ def test_a_bad_token_is_refused_even_where_none_is_needed() -> None:
         assert stranger.call("/readyz")[0] == 401
         anonymous.close()
         stranger.close()
+
+
+def test_stopping_amid_connecting_clients_leaves_nothing(
+    server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked_enough = threading.Event()
+
+    def ask() -> None:
+        while not asked_enough.is_set():
+            client = Client(server)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                client.get(PODS)
+            client.close()
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        server.forget_requests()
+        server.wait_for(lambda: server.requests)
+        server.stop()
+        server.start()
+    asked_enough.set()
+    for thread in threads:
+        thread.join(WITHIN_S)
+    assert [record.message for record in caplog.records] == []
 
 
 def test_what_is_not_there_is_an_error_for_the_test_too(server: ApiServer) -> None:

@@ -82,14 +82,14 @@ class Watch:
                     bookmark(self)
                 data, end = self._digest(take(self))
                 if data:
-                    await connection.chunk(data)
+                    await connection.chunks(*data)
                 if time.monotonic() >= deadline and not self._deaf:
                     end = end or End(cleanly=True)
         finally:
             gone.cancel()
             await asyncio.wait({gone})  # the connection's next request has to be able to read
         if end and end.cleanly:
-            await connection.chunk(b"")
+            await connection.chunks(b"")
         return end is not None and end.cleanly
 
     async def _woken(self, within: float) -> bool:
@@ -101,16 +101,16 @@ class Watch:
         self._wake.clear()
         return True
 
-    def _digest(self, items: list[Item]) -> tuple[bytes, End | None]:
-        """What to write, all in one chunk, and whether that was the last."""
+    def _digest(self, items: list[Item]) -> tuple[list[bytes], End | None]:
+        """What to write, and whether that was the last."""
         data: list[bytes] = []
         for item in items:
             if isinstance(item, End):
-                return b"".join(data), item
+                return data, item
             if self._deaf:
                 continue
             if isinstance(item, bytes) and self._half:
-                return b"".join([*data, item[: len(item) // 2]]), End(self._half.cleanly)
+                return [*data, item[: len(item) // 2]], End(self._half.cleanly)
             if isinstance(item, bytes):
                 data.append(item)
             elif isinstance(item, Garbage):
@@ -121,10 +121,10 @@ class Watch:
                 self._half = item
             elif isinstance(item, Answer):
                 error = line("ERROR", encode(error_of(item).status()))
-                return b"".join([*data, error]), End(cleanly=True)
+                return [*data, error], End(cleanly=True)
             else:
-                return b"".join(data), End(cleanly=False)
-        return b"".join(data), None
+                return data, End(cleanly=False)
+        return data, None
 
 
 def error_of(answer: Answer) -> ApiError:

@@ -87,9 +87,9 @@ class Connection:
         self._writer.write(_head(200, {"Transfer-Encoding": "chunked"}))
         await self._writer.drain()
 
-    async def chunk(self, data: bytes) -> None:
-        """Of no data: the one that ends the response."""
-        self._writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+    async def chunks(self, *pieces: bytes) -> None:
+        """A chunk each, sent at once; an empty one ends the response."""
+        self._writer.write(b"".join(b"%x\r\n%s\r\n" % (len(data), data) for data in pieces))
         await self._writer.drain()
 
     async def closed(self) -> None:
