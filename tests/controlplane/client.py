@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -23,9 +23,9 @@ _PLURALS = {
 class ApiError(Exception):
     """An answer of 400 or more."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, headers: http.client.HTTPMessage) -> None:
         super().__init__(f"{status} {text}")
-        self.status, self.text = status, text
+        self.status, self.text, self.headers = status, text, headers
 
 
 class Client:
@@ -39,23 +39,33 @@ class Client:
     def _connect(self) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(self._address, context=self._tls, timeout=self._timeout)
 
-    def raw(
-        self, method: str, path: str, body: object = None, *, content_type: str = ""
-    ) -> tuple[int, str]:
+    def raw(self, method: str, path: str) -> tuple[int, str]:
         """Return status and text of an answer, whatever they are."""
+        try:
+            return 200, self._text(method, path, None, "application/json")
+        except ApiError as error:
+            return error.status, error.text
+
+    def _text(self, method: str, path: str, body: object, content_type: str) -> str:
         data = None if body is None else json.dumps(body)
-        headers = self._headers | {"Content-Type": content_type or "application/json"}
+        headers = self._headers | {"Content-Type": content_type}
         with closing(self._connect()) as connection:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            text = response.read().decode()
+            if response.status >= 400:
+                raise ApiError(response.status, text, response.headers)
+            return text
 
-    def request(self, method: str, path: str, body: object = None, **options: str) -> JSONObject:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> JSONObject:
         """Return the answer's object; raise ApiError."""
-        status, text = self.raw(method, path, body, **options)
-        if status >= 400:
-            raise ApiError(status, text)
-        answer: JSONObject = json.loads(text)
+        answer: JSONObject = json.loads(self._text(method, path, body, content_type))
         return answer
 
     def get(self, path: str) -> JSONObject:
@@ -76,14 +86,14 @@ class Client:
         """Delete at once: no kubelet is there to confirm a pod's end."""
         self.request("DELETE", path, {"gracePeriodSeconds": 0})
 
-    def watch(self, path: str, **query: str) -> Iterator[JSONObject]:
+    def watch(self, path: str, **query: str) -> Generator[JSONObject, None, None]:
         """Yield the events of a collection until the server ends it or the generator is closed."""
         with closing(self._connect()) as connection:
             question = urlencode({"watch": "true"} | query)
             connection.request("GET", f"{path}?{question}", headers=self._headers)
             response = connection.getresponse()
             if response.status >= 400:
-                raise ApiError(response.status, response.read().decode())
+                raise ApiError(response.status, response.read().decode(), response.headers)
             for line in response:
                 yield json.loads(line)
 

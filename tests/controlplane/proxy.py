@@ -149,7 +149,7 @@ class FaultProxy:
         except (OSError, EOFError):
             pass  # either side went away, or a fault cut it
         finally:
-            relay.reset()
+            relay.close()
             self._relays.discard(relay)
 
     async def _refuse(self) -> None:

@@ -52,7 +52,11 @@ class Relay:
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         for transport in self._transports:
             transport.abort()
-        self._client.close()
+
+    def close(self) -> None:
+        self.reset()
+        if not self._transports:  # else the client's socket is the first one's
+            self._client.close()
 
     async def serve(self) -> None:
         """Relay requests; raise OSError or EOFError when a side has gone."""
