@@ -118,6 +118,10 @@ class FaultProxy:
         """Reset the connections on which a watch is open; return how many there were."""
         return self._run(self._cut(lambda relay: relay.watching))
 
+    def inject(self, data: bytes) -> int:
+        """Send the data on each open watch, between two events; return how many there were."""
+        return self._run(self._inject(data))
+
     # --- in the loop
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -125,7 +129,8 @@ class FaultProxy:
 
     def _decide(self, request: Request) -> Fault:
         self._requests.append(request)
-        return self._fault if self._fault.matches(request) else Fault()
+        fault = self._fault
+        return fault if fault.matches(request) else Fault()
 
     async def _listen(self) -> None:
         self._flowing.set()
@@ -169,6 +174,12 @@ class FaultProxy:
         for relay in doomed:
             relay.reset()
         return len(doomed)
+
+    async def _inject(self, data: bytes) -> int:
+        watching = [relay for relay in self._relays if relay.watching]
+        for relay in watching:
+            relay.inject(data)
+        return len(watching)
 
     async def _close(self) -> None:
         await self._refuse()

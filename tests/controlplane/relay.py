@@ -44,6 +44,7 @@ class Relay:
     def __init__(self, client: socket.socket, route: Route) -> None:
         self._client, self._route = client, route
         self._transports: list[asyncio.WriteTransport] = []
+        self._writer: asyncio.StreamWriter | None = None  # to the client
         self.watching = False
 
     def reset(self) -> None:
@@ -52,6 +53,11 @@ class Relay:
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         for transport in self._transports:
             transport.abort()
+
+    def inject(self, data: bytes) -> None:
+        """Send the client of an open watch what the server didn't."""
+        if self.watching and self._writer is not None:
+            self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def close(self) -> None:
         self.reset()
@@ -62,6 +68,7 @@ class Relay:
         """Relay requests; raise OSError or EOFError when a side has gone."""
         await self._route.flowing.wait()
         reader, writer = await self._accept()
+        self._writer = writer
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while head := await _head(reader):
             method, target, _ = head.decode("latin-1").split(" ", 2)

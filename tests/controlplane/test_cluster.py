@@ -40,6 +40,19 @@ def test_a_pod_is_bound_without_a_scheduler_and_a_watch_sees_it(cluster: Cluster
     events.close()
 
 
+def test_many_objects_are_made_at_once_and_deleted_as_a_collection(cluster: Cluster) -> None:
+    cluster.admin.apply(objects.namespace("crowd"))
+    wanted = [
+        objects.net_attach_def(f"net-{number}", {"type": "bridge"}, in_namespace="crowd")
+        for number in range(200)
+    ]
+    cluster.admin.create_all(wanted)
+    path = objects.net_attach_defs("crowd")
+    assert len(cluster.admin.get(path)["items"]) == 200
+    cluster.admin.delete(path)
+    assert cluster.admin.get(path)["items"] == []
+
+
 def test_a_deleted_pod_is_gone_at_once(cluster: Cluster) -> None:
     cluster.admin.create(objects.pod("short-lived"))
     cluster.admin.delete(f"{objects.pods()}/short-lived")

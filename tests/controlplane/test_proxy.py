@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,6 +126,22 @@ def test_a_watch_streams_and_ends_with_its_client(
     assert next(events)["type"] == "MODIFIED"
     events.close()
     wait_for(lambda: proxy.watches == 0)
+
+
+def test_what_is_injected_comes_between_two_events(
+    cluster: Cluster, client: Client, proxy: FaultProxy, pod: str
+) -> None:
+    events = client.watch(PODS)
+    assert next(events)["type"] == "ADDED"
+    gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
+    assert proxy.inject(json.dumps(gone).encode() + b"\n") == 1
+    label(cluster, pod, "after")
+    assert next(events) == gone
+    assert next(events)["type"] == "MODIFIED"
+    proxy.inject(b'{"type": "half a li')
+    proxy.cut_watches()
+    with pytest.raises(ValueError, match="Unterminated"):
+        next(events)
 
 
 def test_cut_watches_end_and_other_requests_go_on(
