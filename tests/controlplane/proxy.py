@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -35,6 +36,7 @@ class FaultProxy:
         self._port = free_port()
         self.url = f"https://127.0.0.1:{self._port}"
         self._fault = Fault()
+        self._dropping = False
         self._requests: list[Request] = []
         self._relays: set[Relay] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +56,7 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._pass_packets()
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -85,7 +88,13 @@ class FaultProxy:
     def heal(self) -> None:
         """End every fault; what was frozen goes on."""
         self._fault = Fault()
+        self._pass_packets()
         self._run(self._listen())
+
+    def _pass_packets(self) -> None:
+        if self._dropping:
+            self._filter_packets("-D")
+            self._dropping = False
 
     def slow(
         self, seconds: float, matches: Callable[[Request], bool] = lambda request: True
@@ -107,8 +116,18 @@ class FaultProxy:
         self._run(self._refuse())
 
     def freeze(self) -> None:
-        """Drop all: nothing moves in either direction, and who connects is never answered."""
+        """Nothing moves in either direction, and who connects is never answered; but TCP is."""
         self._run(self._freeze())
+
+    def drop(self) -> None:
+        """Drop every packet between clients and proxy in the kernel, as a dead network does."""
+        self._filter_packets("-I")
+        self._dropping = True
+
+    def _filter_packets(self, action: str) -> None:
+        for end in ("--dport", "--sport"):
+            rule = ["INPUT", "-p", "tcp", end, str(self._port), "-j", "DROP"]
+            subprocess.run(["iptables", "-w", action, *rule], check=True)
 
     def cut(self) -> int:
         """Reset every open connection; return how many there were."""

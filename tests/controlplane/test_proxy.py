@@ -223,6 +223,25 @@ def test_a_frozen_proxy_is_silent_in_both_directions_and_then_goes_on(
     assert not watch.is_alive()
 
 
+def test_dropped_packets_are_never_answered_and_flow_again(
+    cluster: Cluster, client: Client, impatient: Client, proxy: FaultProxy, pod: str
+) -> None:
+    watch = Watch(client)
+    watch.start()
+    wait_for(lambda: watch.events)
+    seen = len(watch.events)
+    proxy.drop()
+    label(cluster, pod, "dropped")
+    with pytest.raises(TimeoutError):  # in connect(2), where a frozen proxy accepts
+        impatient.get(PODS)
+    assert (len(watch.events), watch.is_alive()) == (seen, True)
+    proxy.heal()
+    assert client.get(PODS)["kind"] == "PodList"
+    wait_for(lambda: len(watch.events) > seen)  # by retransmission
+    proxy.cut()
+    watch.join(20)
+
+
 def test_a_lost_server_is_a_broken_connection_and_its_return_is_seen(
     cluster: Cluster, client: Client
 ) -> None:
