@@ -2,6 +2,7 @@
 #   make demo   run every example in private namespaces   (ARGS=--keep leaves the pods to look at)
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
+#   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
@@ -17,8 +18,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 PACKAGES := busybox-static ca-certificates containerd containernetworking-plugins gcc iproute2 iptables \
-	iputils-ping libc6-dev mount musl-tools podman procps python3 python3-venv qemu-user runc strace \
+	iputils-ping libc6-dev mount musl-tools openssl podman procps python3 python3-venv qemu-user runc strace \
 	util-linux
+
+CONTROL_PLANE := etcd kube-apiserver
 
 SHIM := build/metaplugin-shim
 SANITIZED_SHIM := build/metaplugin-shim-sanitized
@@ -35,8 +38,13 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM) wheel
+test: setup $(SANITIZED_SHIM) wheel control-plane
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
+
+# Phony: where the programs are is the module's business, and looking takes it 50 ms.
+.PHONY: control-plane
+control-plane: packages
+	$(PYTHON) -m tests.controlplane.build $(CONTROL_PLANE)
 
 .PHONY: bench
 bench: setup

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from metaplugin.cni.configuration import NetworkConfigList, parse_network_config
 from metaplugin.daemon.config import load_config
 from metaplugin.npwg.definition import definition_from_object, parse_definition_config
 from metaplugin.npwg.selection import parse_networks_annotation, undeclared_capabilities
+from tests.manifests.documents import documents
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MANIFESTS = sorted(EXAMPLES.glob("*.yaml"))
@@ -20,19 +20,6 @@ API_VERSIONS = {"Pod": "v1", "NetworkAttachmentDefinition": "k8s.cni.cncf.io/v1"
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 
 each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-
-
-class StrictLoader(yaml.SafeLoader):
-    """PyYAML lets the last of two equal keys win; here they are an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key twice: {keys} {node.start_mark}"
-        return super().construct_mapping(node, deep)
-
-
-def documents(path: Path) -> list[dict[str, Any]]:
-    return list(yaml.load_all(path.read_text(), StrictLoader))
 
 
 def pods(path: Path) -> list[dict[str, Any]]:

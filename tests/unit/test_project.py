@@ -12,7 +12,7 @@ MODULES = sorted((ROOT / "metaplugin").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PYTHON = MODULES + TESTS
 TEXT_SUFFIXES = {".c", ".conf", ".conflist", ".h", ".json", ".md", ".py", ".toml", ".txt", ".yaml"}
-FOLDERS = ("metaplugin", "tests", "examples", ".ci")
+FOLDERS = ("metaplugin", "tests", "examples", "crds", "deploy", ".ci")
 
 MODULE_LINES = 400
 FUNCTION_LINES = 80
