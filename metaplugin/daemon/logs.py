@@ -55,5 +55,5 @@ def set_up_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("asyncio", "pyroute2"):
+    for chatty in ("asyncio", "pyroute2", "urllib3", "kubernetes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
