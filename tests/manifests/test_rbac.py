@@ -18,7 +18,7 @@ NEEDED = {
     *product(("get", "list", "watch"), ("",), ("pods",)),
     ("patch", "", "pods/status"),
     *product(("get", "list", "watch"), ("k8s.cni.cncf.io",), (NETWORKS,)),
-    *product(("create", "patch"), ("",), ("events",)),
+    ("create", "", "events"),
 }
 FORBIDDEN = [
     ("update", "", "pods"),
@@ -31,6 +31,7 @@ FORBIDDEN = [
     ("get", "", "configmaps"),
     ("list", "", "nodes"),
     ("list", "", "events"),
+    ("patch", "", "events"),
     ("create", "", "serviceaccounts/token"),
     ("update", "k8s.cni.cncf.io", NETWORKS),
     ("delete", "k8s.cni.cncf.io", NETWORKS),
