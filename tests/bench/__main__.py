@@ -14,7 +14,9 @@ from pathlib import Path
 
 import click
 
+from tests.bench.endurance import endurance
 from tests.bench.plot import bars
+from tests.bench.shim_alone import shim_alone
 from tests.bench.sides import Floor, Metaplugin, Side, network
 from tests.system.node import Node, bridge_network, new_root
 
@@ -134,12 +136,6 @@ def started_node(networks: int) -> Node:
     return node
 
 
-def memory_kib(node: Node) -> int:
-    assert node.daemon is not None
-    status = Path(f"/proc/{node.daemon.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
 def machine() -> str:
     model = [
         line.split(":")[1].strip()
@@ -168,8 +164,11 @@ def main(pairs: int, out: Path) -> None:
         click.echo("\n".join(each.row() for each in figures[-2:]))
     click.echo("bursts …")
     floor_burst, our_burst = burst(node)
-    text = report(figures, floor_burst, our_burst, memory_kib(node), pairs)
+    click.echo("the shim alone, endurance …")
+    lines = [burst_line(floor_burst, our_burst), shim_line(*shim_alone())]
+    lines.append(f"{endurance(node, 'bench-ours')}.")
     node.close()
+    text = report(figures, lines, pairs)
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     (out / "plot.svg").write_text(
@@ -178,19 +177,30 @@ def main(pairs: int, out: Path) -> None:
     click.echo(text)
 
 
-def report(
-    figures: list[Figure], floor_burst: float, our_burst: float, memory: int, pairs: int
-) -> str:
+def burst_line(floor: float, ours: float) -> str:
+    return (
+        f"{BURST_PODS} pods with {BURST_NETWORKS} networks, {BURST_AT_ONCE} at once: {ours:.2f} s, "
+        f"the floor's own {floor:.2f} s, ratio {ours / floor:.2f}."
+    )
+
+
+def shim_line(served: float, started: float) -> str:
+    return (
+        f"The shim alone against a trivial server: {served:.2f} ms, of which starting a process "
+        f"from Python takes {started:.2f} ms."
+    )
+
+
+def report(figures: list[Figure], lines: list[str], pairs: int) -> str:
     head = (
         "| command | extra networks | floor, ms | metaplugin, ms | over the floor, ms (95 %) "
         "| ratio | CPU beside the delegates, ms |\n| --- | --- | --- | --- | --- | --- | --- |\n"
     )
     rows = "\n".join(each.row() for each in figures)
+    items = "\n".join(f"- {line}" for line in lines)
     return (
-        f"{head}{rows}\n\nMedians of {pairs} pairs, taking turns. A burst of {BURST_PODS} pods "
-        f"with {BURST_NETWORKS} networks, {BURST_AT_ONCE} at once: {our_burst:.2f} s, the floor's "
-        f"own {floor_burst:.2f} s, ratio {our_burst / floor_burst:.2f}. "
-        f"Daemon: {memory / 1024:.0f} MB RSS.\nMachine: {machine()}.\n"
+        f"{head}{rows}\n\nMedians of {pairs} pairs, taking turns.\n{items}\n\n"
+        f"Machine: {machine()}.\n"
     )
 
 

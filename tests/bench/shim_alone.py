@@ -1,0 +1,39 @@
+"""The shim alone: a whole process against a server that answers at once."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.shim.peer import Conversation, Surroundings
+from tests.system.node import SHIM
+
+RUNS, WARM_UP = 300, 20
+
+
+def shim_alone() -> tuple[float, float]:
+    """Return the median milliseconds of a run that a server answers, and of one that needs none
+    (VERSION), which is what starting a process costs whoever starts it."""
+    with tempfile.TemporaryDirectory(prefix="mp", dir="/run") as name:
+        at = Surroundings(Path(name), SHIM)
+        with at.daemon(*[_answer] * (RUNS + WARM_UP)):
+            served = _median(lambda: at.call("STATUS").check_returncode())
+        started = _median(lambda: at.call("VERSION").check_returncode())
+    return served, started
+
+
+def _median(run: Callable[[], None]) -> float:
+    took = []
+    for _ in range(RUNS + WARM_UP):
+        started = time.perf_counter()
+        run()
+        took.append((time.perf_counter() - started) * 1000)
+    return statistics.median(took[WARM_UP:])
+
+
+def _answer(shim: Conversation) -> None:
+    shim.open()
+    shim.answer()
