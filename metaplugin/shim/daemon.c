@@ -283,6 +283,7 @@ void daemon_lend(struct call *call) {
     if (call->sandbox.fd >= 0) close(call->sandbox.fd); /* its parent's to drop */
     call->sandbox.fd = -1;
     call->answered = true;
+    signal(SIGALRM, SIG_DFL); /* a wait for the sandbox's lock may have caught it */
     alarm(call->lend_s < LEND_LIMIT_S ? call->lend_s : LEND_LIMIT_S);
     daemon_serve(call);
     lock_drop(&call->other);

@@ -69,6 +69,8 @@ static void send_request(struct call *call) {
     buf_blob(&body, runtime, n > 0 ? n : 0);
     buf_blob(&body, call->notes.p, call->notes.n);
     daemon_send(&call->daemon, REQUEST, &body, call->netlink);
+    if (call->netlink >= 0) close(call->netlink); /* it keeps the namespace, and this process may be lent for long */
+    call->netlink = -1;
     buf_free(&body);
     buf_free(&environment);
 }

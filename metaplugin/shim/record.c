@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,16 +81,19 @@ int record_append(const char *state_dir, const char *name, struct blob content) 
     return error;
 }
 
-/* The tombstone makes repeats of the DEL no-ops; there is one even if there was no record. */
+/* The tombstone makes repeats of the DEL no-ops; there is one even if there was no record. A disk without room for it
+ * is no reason to keep the record of a DEL that is done. */
 int record_forget(const char *state_dir, const char *name) {
-    int folder = open_folder(state_dir, "attachments"), tombs = open_folder(state_dir, "tombstones"), fd = -1;
-    int error = folder < 0 || tombs < 0 ? errno : 0;
-    if (!error && renameat(folder, name, tombs, name) && errno != ENOENT) error = errno;
+    int folder = open_folder(state_dir, "attachments");
+    if (folder < 0) return errno;
+    int tombs = open_folder(state_dir, "tombstones"), fd = -1;
+    int error = tombs < 0 || (renameat(folder, name, tombs, name) && errno != ENOENT) ? errno : 0;
     if (!error) fd = openat(tombs, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (!error && (fd < 0 || futimens(fd, NULL))) error = errno;
+    if (error == ENOSPC || error == EDQUOT) error = unlinkat(folder, name, 0) && errno != ENOENT ? errno : 0;
     if (fd >= 0) close(fd);
-    if (folder >= 0) close(folder);
     if (tombs >= 0) close(tombs);
+    close(folder);
     return error;
 }
 
