@@ -88,6 +88,8 @@ class Shims:
             await self._serve_session(session, network)
         except CallerGone as exc:
             log.warning("caller gone", extra={"error": str(exc)})
+        except CNIError as exc:
+            log.error("clean-up failed", extra={"code": exc.code, "error": exc.msg})
         except Exception:
             log.exception("defect")
         finally:
@@ -101,31 +103,32 @@ class Shims:
         command, container_id, ifname = (environment.get(name, "") for name in names)
         caller = Caller(plugins=session, records=session, locks=session, network=network)
         with bound(command=command, container_id=container_id, interface=ifname):
+            if notes := session.request.notes:
+                log.warning("the shim notes", extra={"notes": notes.decode(errors="replace")})
             async with session.kept_alive():
-                await self._answer(session, caller, environment)
+                reaping = self.reaping.take_turn()
+                if reaping:
+                    await session.lend(LEND_S)
+                delivered = await self._answer(session, caller, environment)
+                if network is not None:
+                    network.close()  # it keeps the pod's namespace, and reaping may take long
+                if reaping and delivered:
+                    await self._reap(caller)
 
     async def _answer(
         self, session: ShimSession, caller: Caller, environment: Mapping[str, str]
-    ) -> None:
-        if notes := session.request.notes:
-            log.warning("the shim notes", extra={"notes": notes.decode(errors="replace")})
-        reaping = self.reaping.take_turn()
-        if reaping:
-            await session.lend(LEND_S)
-        request: Request | None = None
+    ) -> bool:
+        """Answer by the command's flow; return whether that arrived: an ADD is undone otherwise."""
         try:
             request = _request(session, parse_environment(environment))
             result = await self._run(request, caller)
         except CNIError as exc:
-            await session.answer(1, _error(exc, session.request.stdin))
-        else:
-            delivered = await session.answer(0, b"" if result is None else dump(result) + b"\n")
-            if not delivered and request.args.command is Command.ADD:
-                log.warning("the result could not be delivered; undoing the ADD")
-                await delete(request, caller, self.node)
-                return
-        if reaping:
-            await self._reap(caller)
+            return await session.answer(1, _error(exc, session.request.stdin))
+        delivered = await session.answer(0, b"" if result is None else dump(result) + b"\n")
+        if not delivered and request.args.command is Command.ADD:
+            log.warning("the result could not be delivered; undoing the ADD")
+            await delete(request, caller, self.node)
+        return delivered
 
     async def _run(self, request: Request, caller: Caller) -> JSONObject | None:
         """Run the command's flow; raise CNIError whose message names the pod, a defect's
@@ -235,7 +238,8 @@ def _request(session: ShimSession, args: CmdArgs) -> Request:
         device=frame.netns_device,
         inode=frame.netns_inode,
     )
-    runtime = frame.runtime.decode(errors="replace")
+    # so Linux marks a program that was replaced while it runs: the runtime's upgrade
+    runtime = frame.runtime.decode(errors="replace").removesuffix(" (deleted)")
     return Request(args=args, stdin=frame.stdin, sandbox=sandbox, runtime=runtime)
 
 
@@ -243,10 +247,17 @@ def _naming_pod(error: CNIError, request: Request) -> CNIError:
     """Return the error with the pod's name before its message, code and details kept."""
     pod = pod_reference(request.args.args)
     message = f"pod {pod}: {error.msg}" if pod else error.msg
-    if request.args.command is Command.DEL:
-        # containerd takes a DEL whose error holds these words for a success, and the sandbox leaks
-        message = message.replace("not found", "not-found")
-    return DelegateError(message, code=error.code, details=error.details)
+    if request.args.command is not Command.DEL:
+        return DelegateError(message, code=error.code, details=error.details)
+    return DelegateError(_no_success(message), code=error.code, details=_no_success(error.details))
+
+
+def _no_success(text: str) -> str:
+    """Return the text without the words that containerd takes for a DEL's success, upon which the
+    sandbox would leak."""
+    for words in ("not found", "no such file or directory"):
+        text = text.replace(words, words.replace(" ", "-", 1))
+    return text
 
 
 def _error(error: CNIError, stdin: bytes) -> bytes:

@@ -47,7 +47,10 @@ class SandboxSocket:
         self._executor = executor
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Close the socket, once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     async def interface_names(self) -> Sequence[str]:
         return await self._in_thread("interfaces", lambda: _dump_names(self._descriptor))
@@ -138,7 +141,12 @@ def _is_unicast(message) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _set_default_routes(route: IPRoute, wanted: DefaultRoutes) -> None:
-    index = next(index for index, name in _names(route).items() if name == wanted.ifname)
+    index = {name: index for index, name in _names(route).items()}.get(wanted.ifname)
+    if index is None:
+        raise InvalidNetworkConfig(
+            f"default-route: there is no interface {wanted.ifname} in the container",
+            details="the network's plugins succeeded without making one",
+        )
     for family, gateways in wanted.gateways.items():
         for message in _dump_defaults(route, family):
             _delete(route, message)

@@ -163,6 +163,7 @@ async def open_session(connection: socket.socket) -> tuple[ShimSession, int | No
             await loop.create_unix_connection(lambda: frames, sock=connection)
             request = _checked_request(await frames.receive(REQUEST_TIMEOUT_S))
         except BaseException:
+            frames.close()  # or the transport would claim the descriptor's number for ever
             if descriptor is not None:
                 os.close(descriptor)
             raise
