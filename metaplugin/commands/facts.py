@@ -23,7 +23,7 @@ from metaplugin.attachments.runtime_conf import (
     pod_reference,
     secondary_args,
 )
-from metaplugin.cni.configuration import parse_network_config
+from metaplugin.cni.configuration import NetworkConfigList, parse_network_config
 from metaplugin.cni.environment import CmdArgs, validate_network_name
 from metaplugin.cni.errors import (
     InvalidEnvironment,
@@ -35,6 +35,7 @@ from metaplugin.cni.raw import JSONObject, load_object
 from metaplugin.cni.version import select_version
 from metaplugin.commands.ports import KnownPod, Node
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, parse_definition_config
+from metaplugin.npwg.names import require_label, require_subdomain
 from metaplugin.npwg.selection import NetworkSelectionElement, parse_networks_annotation
 
 NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
@@ -88,12 +89,18 @@ async def plan_attachments(
 
 def required_pod(args: CmdArgs, node: Node) -> PodReference | None:
     """Return the pod that CNI_ARGS name; raise InvalidEnvironment where a cluster is configured and
-    they name none."""
+    they name none, and for names that no pod has."""
     reference = pod_reference(args.args)
     if reference is None and node.cluster is not None:
         raise InvalidEnvironment(
             "CNI_ARGS must name the pod (K8S_POD_NAMESPACE, K8S_POD_NAME): a cluster is configured"
         )
+    if reference is not None:
+        try:
+            require_label(reference.namespace, where="CNI_ARGS: K8S_POD_NAMESPACE")
+            require_subdomain(reference.name, where="CNI_ARGS: K8S_POD_NAME")
+        except InvalidNetworkConfig as exc:
+            raise InvalidEnvironment(exc.msg) from exc
     return reference
 
 
@@ -164,10 +171,16 @@ def _inline_networks(delegates: Any) -> tuple[Network, ...]:
         if not isinstance(raw, dict):
             raise InvalidNetworkConfig(f"{where}: must be an object")
         config = parse_network_config(raw, where=where)
-        if any(plugin.type == OWN_TYPE for plugin in config.plugins):
-            raise InvalidNetworkConfig(f"{where}: metaplugin can't delegate to itself")
-        networks.append(Network(name=config.name, config=config))
+        networks.append(_network(config.name, config, where=where))
     return tuple(networks)
+
+
+def _network(name: str, config: NetworkConfigList, *, where: str) -> Network:
+    """Return the network; raise InvalidNetworkConfig where one of its plugins is ourselves, which
+    would wait for its own sandbox's lock."""
+    if any(plugin.type == OWN_TYPE for plugin in config.plugins):
+        raise InvalidNetworkConfig(f"{where}: metaplugin can't delegate to itself")
+    return Network(name=name, config=config)
 
 
 async def _cluster_network(reference: str, node: Node) -> Network:
@@ -179,7 +192,7 @@ async def _cluster_network(reference: str, node: Node) -> Network:
     if node.cluster and (definition := await node.cluster.definition(namespace, name)):
         return await _defined_network(definition, node)
     if found := await node.configurations.named(name):
-        return Network(name=found.name, config=found)
+        return _network(found.name, found, where=f"clusterNetwork {reference!r}")
     raise InvalidNetworkConfig(
         f"clusterNetwork: {reference!r} is neither a net-attach-def of {namespace} nor the "
         f"name of a configuration on this node"
@@ -212,9 +225,9 @@ async def selected_network(
 async def _defined_network(definition: NetworkAttachmentDefinition, node: Node) -> Network:
     name = f"{definition.namespace}/{definition.name}"
     if definition.config:
-        return Network(name=name, config=parse_definition_config(definition))
+        return _network(name, parse_definition_config(definition), where=str(definition))
     if config := await node.configurations.named(definition.name):
-        return Network(name=name, config=config)
+        return _network(name, config, where=str(definition))
     raise InvalidNetworkConfig(
         f"net-attach-def {name} has no spec.config, and no configuration on this node has that name"
     )

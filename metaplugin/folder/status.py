@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from metaplugin.npwg.status import STATUS_ANNOTATION
 log = logging.getLogger(__name__)
 
 RETRY_INTERVAL_S = 1
+_LONGEST_NAME = 200  # a file's name has 255 bytes; a namespace and a pod's name may have 316
 WAIT_S = 2  # how long an ADD waits for its status to be written
 
 
@@ -51,7 +53,9 @@ class StatusFolder:
             await self._write_due(name)
 
     def resume(self, records: Iterable[Record]) -> None:
-        """Take up the live records of an earlier process."""
+        """Take up the live records of an earlier process; a file of none, deleted while no process
+        ran, goes."""
+        self._due = dict.fromkeys(self._files())
         for record in sorted(records, key=lambda record: record.created):
             name = _file_name(record)
             if name and record.complete:
@@ -76,12 +80,17 @@ class StatusFolder:
         try:
             async with asyncio.timeout(WAIT_S):
                 await loop.run_in_executor(self._executor, self._bring_about, name, record)
-        except (OSError, TimeoutError) as exc:
+        except (OSError, ValueError, TimeoutError) as exc:
             log.warning("network-status not written", extra={"file": name, "error": str(exc)})
             self._wake.set()
             return
         if self._due.get(name) is record:
             self._due.pop(name, None)
+
+    def _files(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return [path.name for path in self._folder.glob("*_*.yaml")]
+        return []
 
     def _bring_about(self, name: str, record: Record | None) -> None:
         path = self._folder / name
@@ -104,7 +113,10 @@ def _file_name(record: Record) -> str:
     pod = record.pod
     if pod is None or "/" in pod.namespace + pod.name:
         return ""
-    return f"{pod.namespace}_{pod.name}.yaml"
+    name = f"{pod.namespace}_{pod.name}"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{name}.yaml"
 
 
 def _content(record: Record) -> str:
