@@ -29,6 +29,7 @@ STDIN = {
     "no name": (b'{"cniVersion": "1.0.0"}', {7}),
     "name with a slash": (b'{"cniVersion": "1.0.0", "name": "../x"}', {7}),
     "name of 300": (b'{"cniVersion": "1.0.0", "name": "' + b"a" * 300 + b'"}', {7}),
+    "name of dots": (b'{"cniVersion": "1.0.0", "name": ".."}', {7}),
     "name with a nul": (b'{"cniVersion": "1.0.0", "name": "a\\u0000"}', {7}),
     "version of tomorrow": (b'{"cniVersion": "9.0.0", "name": "a"}', {1}),
     "version of no text": (b'{"cniVersion": 1, "name": "a"}', {1, 6, 7}),
@@ -68,6 +69,22 @@ ENVIRONMENT = {
     "netns is the host's": ({"CNI_NETNS": "/proc/1/ns/net"}, "/proc/1/ns/net"),
     "malformed args": ({"CNI_ARGS": "nonsense"}, "CNI_ARGS"),
     "no pod": ({"CNI_ARGS": "IgnoreUnknown=1"}, "K8S_POD_NAME"),
+    "pod with a path": (
+        {"CNI_ARGS": "K8S_POD_NAMESPACE=..;K8S_POD_NAME=../../x"},
+        "K8S_POD_NAMESPACE",
+    ),
+    "pod not utf-8": (
+        {"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=\udcff"},
+        "K8S_POD_NAME",
+    ),
+    "pod of 300": (
+        {"CNI_ARGS": f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={'a' * 300}"},
+        "K8S_POD_NAME",
+    ),
+    "id with a nul's bytes": ({"CNI_CONTAINERID": "a\\0b"}, "CNI_CONTAINERID"),
+    "id not utf-8": ({"CNI_CONTAINERID": "a\udcff"}, "CNI_CONTAINERID"),
+    "id with a newline": ({"CNI_CONTAINERID": "a\n"}, "CNI_CONTAINERID"),
+    "netns of 5000": ({"CNI_NETNS": "/" + "a" * 5000}, "CNI_NETNS"),
 }
 
 
@@ -98,6 +115,16 @@ ANNOTATIONS = {
     "bad item": ("a/b/c", "networks[0]"),
     "other namespace": ("elsewhere/net", "namespace"),
     "truncated json": ('[{"name": "extra"', "networks"),
+    "name of dots": ('[{"name": ".."}]', "networks[0].name"),
+    "name with a nul": ('[{"name": "a\\u0000"}]', "networks[0].name"),
+    "name of 300": (json.dumps([{"name": "a" * 300}]), "networks[0].name"),
+    "namespace with a slash": ('[{"name": "a", "namespace": "../b"}]', "networks[0].namespace"),
+    "interface with a nul": ('[{"name": "extra", "interface": "a\\u0000"}]', "interface"),
+    "interface of dots": ('[{"name": "extra", "interface": ".."}]', "networks[0].interface"),
+    "interface of 300": (
+        json.dumps([{"name": "extra", "interface": "a" * 300}]),
+        "networks[0].interface",
+    ),
     "no list": ('{"name": "extra"}', "list"),
     "no name": ("[{}]", "networks[0].name"),
     "null": ("[null]", "networks[0]"),
@@ -139,6 +166,9 @@ DEFINITIONS = {
     "a list": ("[]", 7, "default/bad"),
     "no type": ('{"cniVersion": "1.0.0"}', 7, "default/bad"),
     "type is a path": ('{"cniVersion": "1.0.0", "type": "../sh"}', 7, "type"),
+    "type of dots": ('{"cniVersion": "1.0.0", "type": ".."}', 7, "type"),
+    "type with a nul": ('{"type": "noop\\u0000x"}', 7, "type"),
+    "ourselves": ('{"cniVersion": "1.0.0", "type": "metaplugin"}', 7, "itself"),
     "type of 300": (json.dumps({"type": "a" * 300}), 7, "type"),
     "nested path": ('{"type": "noop", "ipam": {"type": "/bin/sh"}}', 7, "ipam.type"),
     "name with a slash": ('{"name": "a/b", "type": "noop"}', 7, "name"),
@@ -209,6 +239,50 @@ def test_a_delegate_that_is_not_executable(recording_node: Node) -> None:
     reply = recording_node.add(recording_node.pod("bad"))
     assert (reply.exit_code, reply.code) == (1, 50)
     assert "plain" in reply.msg
+    assert recording_node.noop_calls() == []
+    assert left(recording_node) == NOTHING
+
+
+def test_a_delegate_whose_interpreter_is_missing(recording_node: Node) -> None:
+    """It is found and can't be started: the others are undone."""
+    recording_node.plugin("orphan").write_text("#!/no/such/interpreter\n")
+    recording_node.define("bad", {"type": "orphan"})
+    reply = recording_node.add(recording_node.pod("bad"))
+    assert (reply.exit_code, reply.code) == (1, 50)
+    assert "orphan" in reply.msg
+    assert left(recording_node) == NOTHING
+
+
+DEPTHS = [100, 300, *range(900, 1000, 12)]
+
+
+@pytest.mark.parametrize("place", ["definition", "result", "cni-args"])
+def test_nesting_is_passed_on_or_refused_and_never_a_defect(
+    recording_node: Node, place: str
+) -> None:
+    """CNI-IN-5, CNI-DLG-4, ROB-2: also at the edge of what can be decoded."""
+    node = recording_node
+    codes = []
+    for depth in DEPTHS:
+        nested = json.loads("[" * depth + "]" * depth)
+        element: dict[str, Any] = {"name": "deep"}
+        keys: dict[str, Any] = {}
+        if place == "definition":
+            keys = {"x": nested}
+        elif place == "result":
+            keys = {"onADD": {"print": json.dumps({"cniVersion": "1.0.0", "x": nested})}}
+        else:
+            element["cni-args"] = {"x": nested}
+        node.define("deep", noop_network(node.root, "deep", **keys))
+        pod = node.pod(json.dumps([element]))
+        reply = node.add(pod)
+        codes.append(reply.code)
+        if reply.exit_code == 0:
+            assert node.call("CHECK", pod).code in (0, 101)
+            assert node.delete(pod).exit_code == 0
+        assert left(node) == NOTHING, depth
+    assert codes[:2] == [0, 0]
+    assert set(codes) <= {0, 6}
 
 
 def test_a_delegate_that_never_ends_is_killed_at_its_deadline(short_node: Node) -> None:
