@@ -24,6 +24,18 @@ from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.ports import PluginRunner
 from metaplugin.wire.frames import MAX_STREAM, Executed, Outcome
 
+
+class NeverRan(PluginNotAvailable):
+    """A list's plugin could not even be started: there is nothing of it to undo.
+
+    `position` is its place in the list.
+    """
+
+    def __init__(self, error: CNIError, position: int) -> None:
+        super().__init__(error.msg, details=error.details)
+        self.position = position
+
+
 _EXCERPT = 1000  # characters of a plugin's output that an error shows
 
 
@@ -47,10 +59,13 @@ async def add_network_list(
     """Run the list's ADD forwards and return the last plugin's result (CNI section 3); raise
     CNIError at the first failure, with nothing undone."""
     config, prev_result, result = attachment.config, None, None
-    for plugin in config.plugins:
+    for position, plugin in enumerate(config.plugins):
         call = add_call(attachment, plugin, sandbox, prev_result)
         executed = await plugins.exec_plugin(call, deadline.for_delegate(_where(call)))
-        raise_for_failure(call, executed)
+        try:
+            raise_for_failure(call, executed)
+        except PluginNotAvailable as exc:
+            raise NeverRan(exc, position) from exc
         result = parse_result(
             executed.stdout, configured_version=config.cni_version, where=f"{_where(call)}: result"
         )
@@ -74,9 +89,11 @@ async def run_all(
 ) -> list[CNIError]:
     """Run calls past every failure and return the failures (DEL, GC: CNI section 4)."""
     errors: list[CNIError] = []
-    for call in calls:
+    calls = list(calls)
+    for following, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
-            executed = await plugins.exec_plugin(call, deadline.for_rollback(_where(call)))
+            limit = deadline.for_rollback(_where(call), following=following)
+            executed = await plugins.exec_plugin(call, limit)
             raise_for_failure(call, executed)
         except CNIError as exc:
             errors.append(exc)

@@ -11,7 +11,7 @@ from metaplugin.attachments.record import Record, encode_record
 from metaplugin.cni.errors import CNIError
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.libcni import run_all
+from metaplugin.commands.libcni import NeverRan, run_all
 from metaplugin.commands.ports import Caller, CallerGone
 
 log = logging.getLogger(__name__)
@@ -45,16 +45,26 @@ async def undone_on_failure(
         yield attempt
     except CallerGone:
         raise
+    except NeverRan as exc:
+        await _undo(attempt, caller, deadline, never_ran=exc.position)
+        raise
     except BaseException:
         await _undo(attempt, caller, deadline)
         raise
 
 
-async def _undo(attempt: Attempt, caller: Caller, deadline: Deadline) -> None:
-    """Run the DELs; never raises, so that the ADD's own error is the answer."""
+async def _undo(
+    attempt: Attempt, caller: Caller, deadline: Deadline, *, never_ran: int | None = None
+) -> None:
+    """Run the DELs, but not of the last attachment's plugin that never ran; never raises, so that
+    the ADD's own error is the answer."""
     record = attempt.reached()
+    calls = list(record.del_calls())
+    if never_ran is not None:
+        last = record.attachments[-1].planned.config.plugins
+        del calls[len(last) - 1 - never_ran]
     try:
-        errors = await run_all(caller.plugins, record.del_calls(), deadline)
+        errors = await run_all(caller.plugins, calls, deadline)
         for error in errors:
             log.error("rollback incomplete", extra={"error": error.msg, "code": error.code})
         if errors:
