@@ -65,7 +65,7 @@ def _own_gateways(result: Result) -> tuple[str, ...]:
         if family := _default_family(route):
             addresses = [ip.gateway for ip in result.ips if ip.gateway]
             found += [route.gw] if route.gw else list(_of_family(addresses, family))
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(str(ip_address(gateway)) for gateway in found))
 
 
 def _of_family(gateways: Sequence[str], family: int) -> tuple[str, ...]:

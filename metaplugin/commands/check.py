@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_interface
 
 from metaplugin.attachments.calls import CHECK_SINCE, check_calls
 from metaplugin.attachments.record import MadeAttachment, Record, StoredRecord
@@ -110,7 +111,7 @@ def _missing(
             yield f"network {made.planned.name}: interface {name} is gone"
     for ip in made.result.ips:
         interface = present.get(inside.get(-1 if ip.interface is None else ip.interface, ""))
-        if interface and ip.address not in interface.addresses:
+        if interface and str(ip_interface(ip.address)) not in interface.addresses:
             yield f"network {made.planned.name}: {interface.name} has lost address {ip.address}"
 
 

@@ -49,6 +49,8 @@ from metaplugin.wire.frames import (
 ALIVE_INTERVAL_S = 5  # the shim gives up after 15 s without a sign
 REQUEST_TIMEOUT_S = 30  # a shim sends its request at once; this ends connections that never do
 _GRACE_S = 10  # beyond a delegate's own deadline, which the shim enforces
+_DISK_S = 60  # a busy disk's fsync takes many seconds
+_RUNTIME_S = 20  # the shim gives a runtime that reads nothing 10 s, and says so then
 
 _F = TypeVar("_F", bound=Frame)
 
@@ -99,7 +101,7 @@ class ShimSession:
 
     async def answer(self, exit_code: int, stdout: bytes) -> bool:
         """Give the runtime its answer; return whether all of it got there."""
-        answered = await self._ask(Answer(exit_code, stdout), Answered)
+        answered = await self._ask(Answer(exit_code, stdout), Answered, _RUNTIME_S)
         return answered.errno == 0
 
     @asynccontextmanager
@@ -120,7 +122,7 @@ class ShimSession:
                 self._send(Alive())
 
     async def _keep(self, frame: Save | Append | Forget, done: str) -> None:
-        saved = await self._ask(frame, Saved)
+        saved = await self._ask(frame, Saved, _DISK_S)
         if saved.errno:
             raise IOFailure(
                 f"the sandbox's record could not be {done}: {os.strerror(saved.errno)}",
