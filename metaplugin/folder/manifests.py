@@ -84,7 +84,8 @@ class ManifestFolder:
         self._folder.stat()
         paths = sorted(p for p in self._folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
         known = self._readings
-        self._readings = {path: _read_again(path, known.get(path)) for path in paths}
+        readings = {path: _read_again(path, known.get(path)) for path in paths}
+        self._readings = {path: reading for path, reading in readings.items() if reading}
         for path, reading in self._readings.items():
             if reading is not known.get(path):
                 self._teach(reading)
@@ -101,14 +102,20 @@ class ManifestFolder:
                     self._learner.learn_definitions({(namespace, name): definition})
 
 
-def _read_again(path: Path, known: _Reading | None) -> _Reading:
-    status = path.stat()
+def _read_again(path: Path, known: _Reading | None) -> _Reading | None:
+    """Return what the file holds now, None when it has just been removed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
     if known and known.stamp == stamp:
         return known
     try:
         objects = dict(_objects(yaml.load_all(path.read_bytes(), yaml.CSafeLoader)))
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except FileNotFoundError:
+        return None
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as exc:
         log.error("manifest unreadable", extra={"file": str(path), "error": str(exc)})
         return _Reading(stamp, problem=f"{path}: {exc}")
     return _Reading(stamp, objects)
@@ -121,9 +128,13 @@ def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
             continue
         if not isinstance(document, dict):
             raise ValueError("a document is no object")
-        if document.get("kind") == "List":
-            yield from _objects(document.get("items") or [])
-        elif document.get("kind") in _KINDS:
+        kind = document.get("kind")
+        if kind == "List":
+            items = document.get("items") or []
+            if not isinstance(items, list):
+                raise ValueError("a List's items are no list")
+            yield from _objects(items)
+        elif isinstance(kind, str) and kind in _KINDS:
             yield _key(document), document
 
 
@@ -131,7 +142,8 @@ def _key(document: JSONObject) -> _Key:
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise ValueError(f"a {document['kind']} needs metadata.name, as text")
-    metadata.setdefault("namespace", "default")
+    if not isinstance(metadata.setdefault("namespace", "default"), str):
+        raise ValueError(f"{document['kind']} {metadata['name']}: namespace must be text")
     return document["kind"], metadata["namespace"], metadata["name"]
 
 

@@ -111,6 +111,9 @@ class StateDatabase:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._connect()
+        except sqlite3.OperationalError:  # busy, full, not to be opened: none of it is damage
+            self._close()
+            raise
         except sqlite3.DatabaseError as exc:
             aside = self._path.with_name(f"{self._path.name}.damaged")
             log.error(
