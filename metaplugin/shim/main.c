@@ -34,7 +34,8 @@ static int enter_netns(struct call *call) {
         if (call->netlink < 0 && call->command != DEL)
             return fail(call, IO_FAILURE, "CNI_NETNS %s can't be entered: %s", call->netns_path, strerror(errno));
     } else if (call->command != DEL && call->netns.state != NETNS_NONE) {
-        return fail(call, INVALID_ENVIRONMENT, "CNI_NETNS: %.300s %s", call->netns_path, problems[call->netns.state]);
+        return fail(call, INVALID_ENVIRONMENT, "CNI_NETNS: %.300s %s%s%s", call->netns_path, problems[call->netns.state],
+                    call->netns.state == NETNS_UNREADABLE ? ": " : "", call->netns.state == NETNS_UNREADABLE ? strerror(call->netns.error) : "");
     }
     return 0;
 }

@@ -23,7 +23,7 @@ static const char *present_netns(const struct call *call, struct cursor *frame, 
 }
 
 static void note_failure(struct buf *failures, const struct plugin *plugin, const struct plugin_end *end) {
-    static const char *const words[] = {"exit status", "signal", "missing, errno", "not started, errno", "deadline passed, status",
+    static const char *const words[] = {"exit status", "signal", "not there, errno", "not started, errno", "deadline passed, status",
                                         "too much output, status", "type refused, errno"};
     if (failures->n > 2000) return;
     buf_printf(failures, "%splugin %.*s: %s %u", failures->n ? "; " : "", (int)plugin->type.n, (const char *)plugin->type.p,

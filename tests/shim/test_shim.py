@@ -628,7 +628,7 @@ def test_a_replay_tries_all_and_keeps_the_record_on_failure(at: Surroundings) ->
     code, message = error(at.call("DEL"))
     assert code == 11
     assert 'plugin p: exit status 1 {"code": 7, "msg": "é "no""}' in message.replace("\\", "")
-    assert "plugin missing: not found" in message
+    assert "plugin missing: not there" in message
     assert (at.root / "plugins" / "q.ran").exists()
     assert path.exists()
 

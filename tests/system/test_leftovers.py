@@ -254,3 +254,60 @@ def test_a_pod_of_the_longest_name_has_its_status(recording_node: Node) -> None:
     assert node.delete(pod).exit_code == 0
     assert node.entries("status") == []
     assert "not written" not in node.log.read_text()
+
+
+def test_a_caller_that_is_not_root_gets_no_greeting(recording_node: Node) -> None:
+    """DESIGN section 2: the peer is checked, beside the folder's mode."""
+    node = recording_node
+    program = (
+        "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1])\n"
+        "sys.exit(7 if s.recv(100) == b'' else 8)\n"
+    )
+    socket_path = node.root / "run" / "daemon.sock"
+    for path, mode in ((node.root, 0o755), (node.root / "run", 0o755), (socket_path, 0o666)):
+        path.chmod(mode)
+    stranger = ["/usr/bin/python3", "-c", program, str(socket_path)]
+    assert subprocess.run(stranger, check=False, timeout=30).returncode == 7
+    (node.root / "run").chmod(0o700)
+    assert "not root" in node.log.read_text()
+    pod = node.pod("")
+    assert node.add(pod).exit_code == 0
+    assert node.delete(pod).exit_code == 0
+
+
+def test_a_daemon_that_stops_in_the_middle_of_a_del_does_nothing_later(
+    recording_node: Node,
+) -> None:
+    """The shim gives it up and does the whole DEL by itself."""
+    node = recording_node
+    node.configure_shim(silence_ms=1000)
+    flag = node.root / "slow"
+    script = node.plugin("lingering")
+    slow = f"if command == 'DEL' and os.path.exists({str(flag)!r}):\n        time.sleep(3)"
+    text = script.read_text().replace("    misbehave(", f"    {slow}\n    misbehave(", 1)
+    script.write_text(text)
+    network = noop_network(node.root, "lingering")
+    network["plugins"][0]["type"] = "lingering"
+    node.define("lingering", network)
+    pod = node.pod("lingering")
+    assert node.add(pod).exit_code == 0
+    flag.touch()
+    deleting = node.popen("DEL", pod)
+    assert deleting.stdin is not None
+    deleting.stdin.write(node.stdin(pod))
+    deleting.stdin.close()
+    deleting.stdin = None
+    wait_until(lambda: node.noop_calls()[-1]["command"] == "DEL")
+    node.signal_daemon(signal.SIGSTOP)
+    flag.unlink()
+    out, _ = deleting.communicate(timeout=40)
+    assert (deleting.returncode, out) == (0, b"")
+    assert node.records() == []
+    count = len(node.noop_calls())
+    node.signal_daemon(signal.SIGCONT)
+    other = node.pod("")
+    assert node.add(other).exit_code == 0
+    assert len(node.noop_calls()) == count + 1
+    assert node.delete(other).exit_code == 0
+    assert (node.records(), node.locks()) == ([], [])

@@ -113,16 +113,25 @@ def test_requests_become_capabilities_and_arguments() -> None:
     assert (raw["deviceID"], raw["pciBusID"]) == ("0:1", "0:1")
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "capability"),
-    [
-        ("ips", ["10.0.0.1"], "ips"),
-        ("mac", "02:00:00:00:00:01", "mac"),
-        ("portMappings", [{"hostPort": 1, "containerPort": 2}], "portMappings"),
-        ("bandwidth", {"ingressRate": 1}, "bandwidth"),
-        ("infiniband-guid", "02:00:00:00:00:01:02:03", "infinibandGUID"),
-    ],
-)
+REQUESTS = [
+    ("ips", ["10.0.0.1"], "ips"),
+    ("mac", "02:00:00:00:00:01", "mac"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 2}], "portMappings"),
+    ("bandwidth", {"ingressRate": 1}, "bandwidth"),
+    ("infiniband-guid", "02:00:00:00:00:01:02:03", "infinibandGUID"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "capability"), REQUESTS)
+def test_a_request_reaches_the_plugin_that_declares_it(
+    key: str, value: object, capability: str
+) -> None:
+    """NPWG-10, NPWG-13, NPWG-21, NPWG-24, NPWG-31."""
+    plan = planned(json.dumps([{"name": "a", key: value}]), capabilities={capability: True})
+    assert plan[1].runtime.capability_args == {capability: value}
+
+
+@pytest.mark.parametrize(("key", "value", "capability"), REQUESTS)
 def test_a_request_that_no_plugin_declares_is_refused(
     key: str, value: object, capability: str
 ) -> None:

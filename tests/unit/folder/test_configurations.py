@@ -1,0 +1,76 @@
+"""Configurations on the node's disk, found by their network's name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from metaplugin.cni.configuration import NetworkConfigList
+from metaplugin.cni.errors import CNIError
+from metaplugin.folder.configurations import ConfigurationFolder
+
+SINGLE = {"cniVersion": "1.0.0", "name": "net", "type": "single"}
+LIST = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "listed"}]}
+
+
+def named(folder: Path, name: str = "net") -> NetworkConfigList | None:
+    with ThreadPoolExecutor(1) as disk:
+        return asyncio.run(ConfigurationFolder(folder, disk).named(name))
+
+
+def at(path: Path) -> NetworkConfigList:
+    with ThreadPoolExecutor(1) as disk:
+        return asyncio.run(ConfigurationFolder(path, disk).at(str(path)))
+
+
+def test_a_list_comes_before_a_single_plugins_however_the_files_sort(tmp_path: Path) -> None:
+    """NPWG-2."""
+    (tmp_path / "00-a.conf").write_text(json.dumps(SINGLE))
+    (tmp_path / "99-z.conflist").write_text(json.dumps(LIST))
+    found = named(tmp_path)
+    assert found is not None
+    assert [plugin.type for plugin in found.plugins] == ["listed"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"name": "../x", "type": "a"}', b'{"name": "net"}', b"[" * 9999],
+)
+def test_a_broken_file_matters_to_no_other(tmp_path: Path, content: bytes) -> None:
+    """ROB-5."""
+    (tmp_path / "00-broken.conflist").write_bytes(content)
+    (tmp_path / "10-good.conf").write_text(json.dumps(SINGLE))
+    assert named(tmp_path) is not None
+    with pytest.raises(CNIError, match="broken"):
+        at(tmp_path / "00-broken.conflist")
+
+
+def test_plugins_of_the_networks_own_folder_are_appended(tmp_path: Path) -> None:
+    """CNI-DLG-16."""
+    (tmp_path / "net.conflist").write_text(json.dumps(LIST))
+    (tmp_path / "net").mkdir()
+    for name in ("20-b.conf", "10-a.conf"):
+        (tmp_path / "net" / name).write_text(json.dumps({"type": name[3]}))
+    assert [plugin.type for plugin in at(tmp_path / "net.conflist").plugins] == ["listed", "a", "b"]
+    alone = LIST | {"loadOnlyInlinedPlugins": True}
+    (tmp_path / "net.conflist").write_text(json.dumps(alone))
+    assert [plugin.type for plugin in at(tmp_path / "net.conflist").plugins] == ["listed"]
+
+
+def test_a_folder_that_is_missing_has_no_configurations(tmp_path: Path) -> None:
+    assert named(tmp_path / "gone") is None
+
+
+def test_our_own_configuration_is_no_default_network(tmp_path: Path) -> None:
+    ours = {"cniVersion": "1.0.0", "name": "metaplugin", "plugins": [{"type": "metaplugin"}]}
+    (tmp_path / "00-ours.conflist").write_text(json.dumps(ours))
+    with pytest.raises(CNIError, match="itself"):
+        at(tmp_path / "00-ours.conflist")
+    with pytest.raises(CNIError, match="no network configuration"):
+        at(tmp_path)
+    (tmp_path / "10-net.conf").write_text(json.dumps(SINGLE))
+    assert at(tmp_path).name == "net"
