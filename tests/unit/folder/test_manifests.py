@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import TryAgainLater
-from metaplugin.commands.ports import KnownPod
+from metaplugin.commands.ports import KnownPod, Name
 from metaplugin.folder.manifests import ManifestFolder
+from metaplugin.npwg.definition import NetworkAttachmentDefinition
 
 GOOD = "apiVersion: v1\nkind: Pod\nmetadata: {name: good, uid: u1}\n"
 BROKEN = {
@@ -31,10 +33,26 @@ BROKEN = {
 }
 
 
+class Unlearning:
+    """The port Learner of one who keeps nothing."""
+
+    def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None: ...
+
+    def learn_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition | None]
+    ) -> None: ...
+
+    def learn_all_pods(self, pods: Mapping[Name, KnownPod]) -> None: ...
+
+    def learn_all_definitions(
+        self, definitions: Mapping[Name, NetworkAttachmentDefinition]
+    ) -> None: ...
+
+
 def pod(folder: Path, name: str) -> KnownPod | None:
     with ThreadPoolExecutor(1) as disk:
         reference = PodReference(namespace="default", name=name)
-        return asyncio.run(ManifestFolder(folder, disk).pod(reference))
+        return asyncio.run(ManifestFolder(folder, disk, Unlearning()).pod(reference))
 
 
 def is_an_object_of_another_kind(text: str) -> bool:

@@ -61,4 +61,3 @@ def test_a_page_damaged_in_the_middle_costs_no_start(tmp_path: Path) -> None:
     assert asyncio.run(remembered(path)) is None
     asyncio.run(remember(path))
     assert asyncio.run(remembered(path)) is not None
-
