@@ -19,7 +19,7 @@ import yaml
 
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, TryAgainLater
-from metaplugin.cni.raw import JSONObject
+from metaplugin.cni.raw import MAX_NESTING, JSONObject
 from metaplugin.commands.ports import KnownPod, Learner
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 
@@ -107,15 +107,29 @@ def _read_again(path: Path, known: _Reading | None) -> _Reading:
     if known and known.stamp == stamp:
         return known
     try:
-        objects = dict(_objects(yaml.load_all(path.read_bytes(), yaml.CSafeLoader)))
+        objects = dict(_objects(_documents(path.read_bytes())))
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         log.error("manifest unreadable", extra={"file": str(path), "error": str(exc)})
         return _Reading(stamp, problem=f"{path}: {exc}")
     return _Reading(stamp, objects)
 
 
+def _documents(content: bytes) -> list[Any]:
+    """Return the documents; raise ValueError for one so deep that reading it would overflow the
+    stack of the C library, and end the daemon."""
+    depth = 0
+    for event in yaml.parse(content, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_NESTING:
+            raise ValueError(f"nested too deeply, at most {MAX_NESTING} levels are allowed")
+    return list(yaml.load_all(content, yaml.CSafeLoader))
+
+
 def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
     """Yield the pods and definitions of a file's documents, Lists unfolded; raise ValueError."""
+    if not isinstance(documents, list):
+        raise ValueError("the items of a List are no list")
     for document in documents:
         if document is None:
             continue
@@ -123,7 +137,7 @@ def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
             raise ValueError("a document is no object")
         if document.get("kind") == "List":
             yield from _objects(document.get("items") or [])
-        elif document.get("kind") in _KINDS:
+        elif str(document.get("kind")) in _KINDS:
             yield _key(document), document
 
 
@@ -131,7 +145,8 @@ def _key(document: JSONObject) -> _Key:
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         raise ValueError(f"a {document['kind']} needs metadata.name, as text")
-    metadata.setdefault("namespace", "default")
+    if not isinstance(metadata.setdefault("namespace", "default"), str):
+        raise ValueError(f"the metadata.namespace of a {document['kind']} must be text")
     return document["kind"], metadata["namespace"], metadata["name"]
 
 
