@@ -158,8 +158,10 @@ def record(data: bytes) -> None:
     except DamagedRecord as exc:
         _check_refusal(exc)
         return
-    written = encode_record(stored.record, deadline_s=9)
-    assert encode_record(decode_stored_record(written).record, deadline_s=9) == written
+    # The first writing puts a result's version, which its plugin may have left out, in its place.
+    written = decode_stored_record(encode_record(stored.record, deadline_s=9))
+    again = decode_stored_record(encode_record(written.record, deadline_s=9))
+    assert again.record == written.record
 
 
 def frames(data: bytes) -> None:
