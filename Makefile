@@ -3,6 +3,7 @@
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
 #   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
+#   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
@@ -25,9 +26,22 @@ CONTROL_PLANE := etcd kube-apiserver
 
 SHIM := build/metaplugin-shim
 SANITIZED_SHIM := build/metaplugin-shim-sanitized
+SHIM_CORPUS := build/metaplugin-shim-corpus
+SHIM_FUZZER := build/metaplugin-shim-fuzzer
 SHIM_SOURCES := $(wildcard metaplugin/shim/*.c)
 SHIM_HEADERS := $(wildcard metaplugin/shim/*.h)
 SHIM_FLAGS := -std=gnu11 -Wall -Wextra -Werror
+SANITIZED := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+# The harness puts its own in the place of these, so that a fuzzed shim executes nothing.
+comma := ,
+FUZZ_SOURCES := $(wildcard tests/fuzz/*.c) $(filter-out %/main.c,$(SHIM_SOURCES))
+FUZZ_HEADERS := $(wildcard tests/fuzz/*.h) $(SHIM_HEADERS) metaplugin/shim/main.c
+FUZZ_FLAGS := $(SANITIZED) $(addprefix -Wl$(comma)--wrap=,fork execve execl openat readlink dprintf usleep \
+	fsync plugin_run realloc free)
+FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
+ATHERIS := build/atheris
+SECONDS ?= 60
 
 .PHONY: help
 help:
@@ -38,7 +52,7 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM) wheel control-plane
+test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 # Phony: where the programs are is the module's business, and looking takes it 50 ms.
@@ -49,6 +63,11 @@ control-plane: packages
 .PHONY: bench
 bench: setup
 	tests/run-in-namespaces $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup $(SHIM_FUZZER) $(ATHERIS)/.stamp
+	PYTHONPATH=$(ATHERIS) SHIM_FUZZER=$(SHIM_FUZZER) FUZZ_SECONDS=$(SECONDS) \
+		tests/run-in-namespaces tests/fuzz/run $(BIN)/python $(ARGS)
 
 .PHONY: wheel
 wheel: dist/.stamp
@@ -94,8 +113,21 @@ $(SHIM): $(SHIM_SOURCES) $(SHIM_HEADERS) Makefile | packages
 
 $(SANITIZED_SHIM): $(SHIM_SOURCES) $(SHIM_HEADERS) Makefile | packages
 	mkdir -p $(@D)
-	gcc $(SHIM_FLAGS) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
-		-fno-sanitize-recover=all -o $@ $(SHIM_SOURCES)
+	gcc $(SHIM_FLAGS) $(SANITIZED) -o $@ $(SHIM_SOURCES)
+
+$(SHIM_CORPUS): $(FUZZ_SOURCES) $(FUZZ_HEADERS) Makefile | packages
+	mkdir -p $(@D)
+	gcc $(SHIM_FLAGS) $(FUZZ_FLAGS) -o $@ $(FUZZ_SOURCES)
+
+# Packages that nothing but fuzzing needs: 400 MB.
+$(SHIM_FUZZER): $(FUZZ_SOURCES) $(FUZZ_HEADERS) Makefile | packages
+	$(MAKE) packages PACKAGES="$(FUZZ_PACKAGES)"
+	clang-14 $(SHIM_FLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer -DLIBFUZZER -o $@ $(FUZZ_SOURCES)
+
+$(ATHERIS)/.stamp: constraints.txt | $(VENV)/.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade -c constraints.txt \
+		--target $(@D) atheris
+	touch $@
 
 .PHONY: clean
 clean:

@@ -17,7 +17,7 @@ from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
 from metaplugin.cni.configuration import parse_network_config
 from metaplugin.cni.errors import CNIError
-from metaplugin.cni.raw import MAX_DEPTH, JSONObject, dump, load_object
+from metaplugin.cni.raw import RECORD_NESTING, JSONObject, dump, load_object
 from metaplugin.cni.result import Result, parse_result
 from metaplugin.wire.container import (
     DamagedRecord,
@@ -29,7 +29,6 @@ from metaplugin.wire.container import (
 from metaplugin.wire.frames import Exec, Netns
 
 SCHEMA = 1
-MAX_NOTE_DEPTH = MAX_DEPTH + 50  # a note holds configurations and results some levels down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +111,10 @@ def decode_stored_record(content: bytes) -> StoredRecord:
     """Return what a record's file holds; raise DamagedRecord."""
     section = decode_record(content)
     try:
-        note = load_object(section.note, what="the record's note", max_depth=MAX_NOTE_DEPTH)
+        note = load_object(section.note, what="the record's note", nesting=RECORD_NESTING)
         record = _record(note, section.netns)
         calls = _named_calls(record, section.calls)
-    except (CNIError, KeyError, TypeError, ValueError) as exc:
+    except (CNIError, AttributeError, KeyError, TypeError, ValueError) as exc:
         raise DamagedRecord(f"the record's note can't be used: {exc}") from exc
     return StoredRecord(record=record, calls=calls)
 

@@ -83,6 +83,8 @@ def parse_args(text: str) -> tuple[tuple[str, str], ...]:
     """Return the pairs of `K=V;K=V`; a value may hold `=`. Raise InvalidEnvironment."""
     if not text:
         return ()
+    if _has_surrogates(text):
+        raise InvalidEnvironment(f"CNI_ARGS: {_shown(text)} is not UTF-8")
     pairs = [item.partition("=") for item in text.split(";")]
     for key, equals, _ in pairs:
         if not key or not equals:
@@ -118,11 +120,11 @@ def validate_network_name(name: str, *, where: str) -> None:
 
 def validate_plugin_type(name: str, *, where: str) -> None:
     """Raise InvalidNetworkConfig unless the type is a plain file name: it is looked up as one."""
-    if not name or name in {".", ".."} or set(name) & {"/", "\0"}:
+    if not name or name in {".", ".."} or set(name) & {"/", "\0"} or _has_surrogates(name):
         raise InvalidNetworkConfig(
             f"{where}: plugin type {_shown(name)}: must be a plain file name"
         )
-    if len(name.encode(errors="surrogatepass")) > _MAX_FILE_NAME_BYTES:
+    if len(name.encode()) > _MAX_FILE_NAME_BYTES:
         raise InvalidNetworkConfig(
             f"{where}: plugin type {_shown(name)}: at most {_MAX_FILE_NAME_BYTES} bytes"
         )

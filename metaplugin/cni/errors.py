@@ -31,9 +31,10 @@ class CNIError(Exception):
     CODE: ClassVar[int] = 0
 
     def __init__(self, msg: str, *, details: str = "") -> None:
-        super().__init__(msg)
+        # What others sent may be in it, also half a surrogate pair, which no log could take.
+        self.msg = msg.encode(errors="replace").decode()
+        super().__init__(self.msg)
         self.code = int(self.CODE)
-        self.msg = msg
         self.details = details
 
     def to_json(self, cni_version: str) -> dict[str, Any]:

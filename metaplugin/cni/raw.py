@@ -4,42 +4,52 @@ from __future__ import annotations
 
 import json
 import math
-import re
+from collections.abc import Iterable
 from typing import Any
 
 from metaplugin.cni.errors import DecodingFailure, InvalidNetworkConfig
 
 JSONObject = dict[str, Any]
 
-_BRACKETS = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
-MAX_DEPTH = 400  # far below where Python's recursion ends, so that what is read can be written
+# Lists and objects in each other. What has been read must be writable wherever it is written, which
+# takes a stack as deep; and a record, which nests it in objects of ours, must be readable again.
+MAX_NESTING = 200
+RECORD_NESTING = MAX_NESTING + 20
 
 
-def load_object(data: bytes, *, what: str, max_depth: int = MAX_DEPTH) -> JSONObject:
+def load_object(data: bytes, *, what: str, nesting: int = MAX_NESTING) -> JSONObject:
     """Return the JSON object in `data`; `what` names it in errors.
 
     Raise DecodingFailure (code 6) for anything that isn't JSON in UTF-8, or can't be passed on as
-    it is: NaN, numbers beyond a double or beyond 4300 digits, nesting over `max_depth`. Raise
+    it is: NaN, numbers beyond a double or beyond 4300 digits, more than `nesting` levels. Raise
     InvalidNetworkConfig (code 7) for JSON that is no object.
     """
-    value = load_value(data, what=what, max_depth=max_depth)
+    value = load_value(data, what=what, nesting=nesting)
     if not isinstance(value, dict):
         raise InvalidNetworkConfig(f"{what}: must be a JSON object, is {_kind(value)}")
     return value
 
 
-def load_value(data: bytes, *, what: str, max_depth: int = MAX_DEPTH) -> Any:
+def load_value(data: bytes, *, what: str, nesting: int = MAX_NESTING) -> Any:
     """Return the JSON value in `data`; raise DecodingFailure as load_object does."""
     if not data.strip():
         raise DecodingFailure(f"{what}: empty, where JSON was expected")
-    if _is_deeper(data, max_depth):
-        raise DecodingFailure(f"{what}: nested too deeply, over {max_depth} levels")
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=_finite_float)
+        value = json.loads(
+            data.decode(), parse_constant=_refuse_constant, parse_float=_finite_float
+        )
     except UnicodeDecodeError as exc:
         raise DecodingFailure(f"{what}: byte {exc.start} is not UTF-8") from exc
+    except RecursionError as exc:
+        raise DecodingFailure(
+            f"{what}: nested too deeply, at most {nesting} levels are allowed"
+        ) from exc
     except ValueError as exc:
         raise DecodingFailure(f"{what}: no JSON: {exc}") from exc
+    # The brackets bound the depth; few texts have so many.
+    if data.count(b"[") + data.count(b"{") > nesting and _is_deeper(value, nesting):
+        raise DecodingFailure(f"{what}: nested too deeply, at most {nesting} levels are allowed")
+    return value
 
 
 def dump(value: Any) -> bytes:
@@ -47,19 +57,18 @@ def dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _is_deeper(data: bytes, limit: int) -> bool:
-    """Say whether objects and lists are nested over `limit`; texts are left out of account."""
-    if data.count(b"[") + data.count(b"{") <= limit:
-        return False
-    depth = 0
-    for token in _BRACKETS.finditer(data):
-        if token[0] in b"[{":
-            depth += 1
-        elif token[0] in b"]}":
-            depth -= 1
-        if depth > limit:
-            return True
-    return False
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return False
+        level = [inner for item in level for inner in _inside(item)]
+    return True
+
+
+def _inside(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item
 
 
 def _refuse_constant(name: str) -> float:

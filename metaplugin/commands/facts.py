@@ -159,6 +159,8 @@ async def default_networks(outer: OuterConfig, node: Node) -> tuple[Network, ...
             "no default network is configured",
             details="set clusterNetwork in metaplugin's configuration",
         )
+    if not reference.isprintable():  # a NUL or half a surrogate pair would be no path, and no name
+        raise InvalidNetworkConfig(f"clusterNetwork: {reference!a} is no name and no path")
     return (await _cluster_network(reference, node),)
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, TryAgainLater
-from metaplugin.cni.raw import JSONObject
+from metaplugin.cni.raw import MAX_NESTING, JSONObject
 from metaplugin.commands.ports import KnownPod, Learner
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 
@@ -112,7 +112,7 @@ def _read_again(path: Path, known: _Reading | None) -> _Reading | None:
     if known and known.stamp == stamp:
         return known
     try:
-        objects = dict(_objects(yaml.load_all(path.read_bytes(), yaml.CSafeLoader)))
+        objects = dict(_objects(_documents(path.read_bytes())))
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as exc:
@@ -121,8 +121,22 @@ def _read_again(path: Path, known: _Reading | None) -> _Reading | None:
     return _Reading(stamp, objects)
 
 
+def _documents(content: bytes) -> list[Any]:
+    """Return the documents; raise ValueError for one so deep that reading it would overflow the
+    stack of the C library, and end the daemon."""
+    depth = 0
+    for event in yaml.parse(content, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_NESTING:
+            raise ValueError(f"nested too deeply, at most {MAX_NESTING} levels are allowed")
+    return list(yaml.load_all(content, yaml.CSafeLoader))
+
+
 def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
     """Yield the pods and definitions of a file's documents, Lists unfolded; raise ValueError."""
+    if not isinstance(documents, list):
+        raise ValueError("the items of a List are no list")
     for document in documents:
         if document is None:
             continue
@@ -130,10 +144,7 @@ def _objects(documents: Any) -> Iterator[tuple[_Key, JSONObject]]:
             raise ValueError("a document is no object")
         kind = document.get("kind")
         if kind == "List":
-            items = document.get("items") or []
-            if not isinstance(items, list):
-                raise ValueError("a List's items are no list")
-            yield from _objects(items)
+            yield from _objects(document.get("items") or [])
         elif isinstance(kind, str) and kind in _KINDS:
             yield _key(document), document
 

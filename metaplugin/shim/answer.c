@@ -43,7 +43,7 @@ void scan_version(const struct buf *input, char version[65]) {
         unsigned char c = input->p[at];
         if (c == '"') {
             at = scan_string(input, at + 1, text);
-            if (at == input->n) return;
+            if (at >= input->n) return;
             if (depth != 1) continue;
             if (expect_key) is_version = !strcmp(text, "cniVersion");
             else if (is_version && strspn(text, allowed) == strlen(text)) strcpy(version, text);

@@ -243,15 +243,15 @@ static uint32_t serve_frame(struct call *call, struct cursor *c, struct buf *rep
 /* Prints the answer; when it didn't all reach the runtime the daemon has to undo, and we go on serving it. */
 static bool give_answer(struct call *call, struct cursor *c, int *exit_code) {
     struct buf reply = {0};
-    *exit_code = (int)get_u32(c);
+    uint32_t code = get_u32(c);
     struct blob text = get_blob(c);
-    if (c->bad || c->n || *exit_code > 255) return daemon_lost(&call->daemon, "sent a malformed frame"), false;
+    if (c->bad || c->n || code > 255) return daemon_lost(&call->daemon, "sent a malformed frame"), false;
     int error = print_answer(text.p, text.n, 10000);
     call->answered = true;
+    *exit_code = error ? 1 : (int)code;
     buf_u32(&reply, error);
     daemon_send(&call->daemon, ANSWERED, &reply, -1);
     buf_free(&reply);
-    if (error) *exit_code = 1;
     return !error;
 }
 

@@ -153,6 +153,7 @@ int read_conf(struct call *call) {
     n = read(fd, text, sizeof text);
     close(fd);
     if (n < 0 || n == sizeof text) return fail(call, INVALID_CONFIG, "%s: %s", path, n < 0 ? strerror(errno) : "too large");
+    if (memchr(text, 0, n)) return fail(call, INVALID_CONFIG, "%s: holds a NUL byte; a crash may have damaged it", path);
     text[n] = 0;
     return parse_conf(call, path, text);
 }

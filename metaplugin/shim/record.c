@@ -120,7 +120,7 @@ int record_load(const char *state_dir, const char *name, struct buf *file, struc
     for (size_t at = 0; file->n - at >= 12 && !memcmp(file->p + at, "MPR1", 4);) {
         struct cursor c = {file->p + at + 4, 8, false};
         uint32_t n = get_u32(&c), checksum = get_u32(&c);
-        if (n > file->n - at - 12 || crc32_of(file->p + at + 12, n) != checksum) break;
+        if (!n || n > file->n - at - 12 || crc32_of(file->p + at + 12, n) != checksum) break;
         *payload = (struct blob){file->p + at + 12, n};
         at += 12 + n;
     }

@@ -12,6 +12,22 @@ static uint32_t next_frame(struct cursor *c, struct cursor *frame) {
     return c->bad ? 0 : kind;
 }
 
+/* A section is a note, a namespace, and calls alone, each to its last byte: nothing of a half-read record is run. */
+static bool is_readable(struct cursor c) {
+    struct cursor frame;
+    struct plugin plugin;
+    int i = 0;
+    for (; c.n; i++) {
+        if (next_frame(&c, &frame) != (i == 0 ? NOTE : i == 1 ? NETNS : EXEC)) return false;
+        if (i > 1 && !get_plugin(&frame, &plugin)) return false;
+        if (i > 1) continue;
+        get_blob(&frame);
+        if (i == 1) get_u64(&frame), get_u64(&frame);
+        if (frame.bad || frame.n) return false;
+    }
+    return i > 1;
+}
+
 /* Where the record's namespace is now; "" when it is gone: what is at its path may be another container's. */
 static const char *present_netns(const struct call *call, struct cursor *frame, char path[PATH_MAX]) {
     struct blob recorded = get_blob(frame);
@@ -31,8 +47,8 @@ static void note_failure(struct buf *failures, const struct plugin *plugin, cons
     if (end->out.n) buf_printf(failures, " %.*s", end->out.n < 300 ? (int)end->out.n : 300, (const char *)end->out.p);
 }
 
-/* The DEL calls of a section, all of them tried; false when it is malformed. */
-static bool run_calls(struct call *call, struct cursor c, struct buf *failures) {
+/* The DEL calls of a section, all of them tried. */
+static void run_calls(struct call *call, struct cursor c, struct buf *failures) {
     char path[PATH_MAX];
     const char *netns = "";
     struct cursor frame;
@@ -40,31 +56,31 @@ static bool run_calls(struct call *call, struct cursor c, struct buf *failures) 
         struct plugin plugin;
         struct plugin_end end;
         if (kind == NETNS) netns = present_netns(call, &frame, path);
-        if (kind != EXEC) continue;
-        if (!get_plugin(&frame, &plugin)) return false;
+        if (kind != EXEC || !get_plugin(&frame, &plugin)) continue;
         plugin.netns = netns;
         plugin_run(call, &plugin, &end);
         if (end.outcome != EXITED || end.status) note_failure(failures, &plugin, &end);
         buf_free(&end.out);
         buf_free(&end.err);
     }
-    return !c.bad;
 }
 
 /* A DEL without a daemon: what the record says, in its order. The exit code. */
 int replay(struct call *call) {
     char name[300];
     struct buf file = {0}, failures = {0};
-    struct blob payload;
+    struct blob payload = {0};
     record_name(name, call->id, call->ifname);
     int error = record_load(call->conf.state_dir, name, &file, &payload);
+    struct cursor section = {payload.p, payload.n, false};
     if (error == ENOENT) return 0; /* never added, or deleted before */
-    if (error == EBADMSG || (!error && !run_calls(call, (struct cursor){payload.p, payload.n, false}, &failures)))
+    if (error == EBADMSG || (!error && !is_readable(section)))
         return fail(call, TRY_AGAIN_LATER, "the metaplugin daemon %s, and the record %s/attachments/%s is damaged",
                     call->daemon.lost, call->conf.state_dir, name);
     if (error)
         return fail(call, TRY_AGAIN_LATER, "the metaplugin daemon %s, and the record %s/attachments/%s can't be read: %s",
                     call->daemon.lost, call->conf.state_dir, name, strerror(error));
+    run_calls(call, section, &failures);
     if (failures.n)
         return fail(call, TRY_AGAIN_LATER, "the metaplugin daemon %s; its record's DEL failed: %.*s", call->daemon.lost,
                     (int)failures.n, (const char *)failures.p);

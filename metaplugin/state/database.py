@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from metaplugin.attachments.runtime_conf import PodReference
-from metaplugin.cni.errors import CNIError
+from metaplugin.cni.errors import CNIError, DecodingFailure
 from metaplugin.cni.raw import JSONObject, dump, load_object
 from metaplugin.commands.ports import KnownPod, Name
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
@@ -42,6 +42,9 @@ _FORGET_KIND = "DELETE FROM objects WHERE kind = ?"
 _SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 _KEPT_S = 30 * 24 * 3600  # a pod or network not seen for so long is forgotten
 
+# A changed byte may also be in a text that SQLite hands over, its own error's included.
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+
 _T = TypeVar("_T")
 _Step = tuple[str, Iterable[tuple[Any, ...]]]  # a statement, and rows to execute it with
 
@@ -63,12 +66,10 @@ class StateDatabase:
         self._thread.shutdown()
 
     async def pod(self, reference: PodReference) -> KnownPod | None:
-        raw = await self._object("pod", reference.namespace, reference.name)
-        return KnownPod(uid=raw["uid"], annotations=raw["annotations"]) if raw else None
+        return await self._recall("pod", reference.namespace, reference.name, _known_pod)
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
-        raw = await self._object("definition", namespace, name)
-        return definition_from_object(raw) if raw else None
+        return await self._recall("definition", namespace, name, definition_from_object)
 
     def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None:
         self._submit(_changes("pod", pods, _pod_object))
@@ -91,11 +92,13 @@ class StateDatabase:
         """Have the steps executed in one transaction, after what has been submitted before."""
         self._thread.submit(self._transact, steps).add_done_callback(_log_failure)
 
-    async def _object(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+    async def _recall(
+        self, kind: str, namespace: str, name: str, parse: Callable[[JSONObject], _T]
+    ) -> _T | None:
         nothing: list[Any] = []
         rows = await self._run(lambda: self._execute(_SELECT, (kind, namespace, name)), nothing)
         try:
-            return load_object(rows[0][0], what="a cached object") if rows else None
+            return parse(_content(rows[0][0])) if rows else None
         except CNIError as exc:
             log.error("cached object unreadable", extra={"error": exc.msg})
             return None
@@ -103,7 +106,7 @@ class StateDatabase:
     async def _run(self, operation: Callable[[], _T], otherwise: _T) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
-        except (sqlite3.Error, OSError) as exc:
+        except (*_DAMAGE, OSError) as exc:
             log.error("state.db unusable", extra={"error": str(exc)})
             return otherwise
 
@@ -114,7 +117,7 @@ class StateDatabase:
         except sqlite3.OperationalError:  # busy, full, not to be opened: none of it is damage
             self._close()
             raise
-        except sqlite3.DatabaseError as exc:
+        except _DAMAGE as exc:
             aside = self._path.with_name(f"{self._path.name}.damaged")
             log.error(
                 "state.db damaged; begun anew", extra={"error": str(exc), "aside": str(aside)}
@@ -180,6 +183,19 @@ class StateSnapshot(StateDatabase):
             isolation_level=None,
             check_same_thread=False,
         )
+
+
+def _content(value: Any) -> JSONObject:
+    if not isinstance(value, bytes):
+        raise DecodingFailure("a cached object is no bytes")
+    return load_object(value, what="a cached object")
+
+
+def _known_pod(raw: JSONObject) -> KnownPod:
+    uid, annotations = raw.get("uid"), raw.get("annotations")
+    if not isinstance(uid, str) or not isinstance(annotations, dict):
+        raise DecodingFailure("a cached pod has no uid or annotations")
+    return KnownPod(uid=uid, annotations=annotations)
 
 
 def _changes(

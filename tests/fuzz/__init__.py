@@ -1,0 +1,1 @@
+"""Fuzzing: targets over what strangers send, their corpora, and the runs of `make fuzz`."""
