@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from typing import Any
 import grpc
 
 from tests.runtimes.cri import Service
+from tests.runtimes.image import IMAGE, oci_archive
 from tests.system.node import Node
 
-IMAGE = "tests.local/busybox:1"  # a name without a dot would be looked for at a registry
 _CONFIG = """version = 2
 root = "{root}/root"
 state = "{root}/state"
@@ -82,7 +82,7 @@ class Containerd:
         temporary.rename(self.root / "net.d" / "00-metaplugin.conflist")
 
     def start(self) -> None:
-        command = ["containerd", "-c", str(self.root / "config.toml")]
+        command = [*self.node.prefix, "containerd", "-c", str(self.root / "config.toml")]
         self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + 20
         while not self._is_ready():
@@ -99,7 +99,7 @@ class Containerd:
     def import_image(self) -> None:
         """Import an image of busybox alone, made here."""
         archive = self.root / "image.tar"
-        archive.write_bytes(_image())
+        archive.write_bytes(oci_archive())
         command = ["ctr", "-a", f"{self.root}/c.sock", "-n", "k8s.io", "images", "import"]
         subprocess.run([*command, str(archive)], check=True, capture_output=True)
         images = Service(f"{self.root}/c.sock", "ImageService")
@@ -165,67 +165,64 @@ class Containerd:
         self.runtime.close()
         self.stop(signal.SIGKILL)
         self._log.close()
-        subprocess.run(["pkill", "-f", f"containerd-shim.*{self.root}"], check=False)
+        self._kill_shims()
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         for mount in reversed([line.split()[1] for line in mounts if f" {self.root}/" in line]):
             subprocess.run(["umount", "-l", mount], check=False)
 
+    def _kill_shims(self) -> None:
+        """End what runs the containers: it outlives containerd, on purpose."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "containerd-shim" in words[0] and f"{self.root}/c.sock" in words:
+                    os.kill(int(folder.name), signal.SIGKILL)
 
-def _image() -> bytes:
-    """Return an OCI layout with one layer: Debian's static busybox."""
-    layer = _tar({"bin/busybox": Path("/bin/busybox").read_bytes()}, mode=0o755)
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Entrypoint": ["/bin/busybox", "sleep", "9999"]},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-    }
-    blobs = {_digest(layer): layer}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": _blob(blobs, "application/vnd.oci.image.config.v1+json", config),
-        "layers": [
-            {
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": _digest(layer),
-                "size": len(layer),
-            }
-        ],
-    }
-    entry = _blob(blobs, manifest["mediaType"], manifest)
-    index = {
-        "schemaVersion": 2,
-        "manifests": [entry | {"annotations": {"io.containerd.image.name": IMAGE}}],
-    }
-    files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)}
-    files |= {f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()}
-    return _tar(files)
+    def check_all(self) -> subprocess.CompletedProcess[str]:
+        """Run `metaplugin check --all` with the shim and the plugins that the runtime has."""
+        folder = self.root / "bin"
+        return self.node.check_all(shim=folder / "metaplugin", cni_path=folder)
 
+    def install_noop(self) -> None:
+        """Put the recording plugin among the runtime's plugins."""
+        shutil.copy(self.node.plugin("noop"), self.root / "bin" / "noop")
 
-def _blob(blobs: dict[str, bytes], media_type: object, content: object) -> dict[str, Any]:
-    data = _json(content)
-    blobs[_digest(data)] = data
-    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
+    def view(self, pod: RunningPod) -> tuple[str, ...]:
+        """Return the pod's links, addresses and routes as its container sees them.
 
+        Without IPv6: the kernel makes link-local addresses by itself, tentative ones at first.
+        """
+        looks = (("link",), ("-4", "addr"), ("-4", "route"))
+        return tuple(self.execute(pod, "ip", *look) for look in looks)
 
-def _json(content: object) -> bytes:
-    return json.dumps(content).encode()
+    def address(self, pod: RunningPod, interface: str) -> str:
+        output = self.execute(pod, "ip", "-4", "-o", "addr", "show", interface)
+        found = re.search(r"inet ([0-9.]+)/", output)
+        assert found, output
+        return found[1]
 
+    def ping(self, pod: RunningPod, interface: str, address: str) -> None:
+        """Have the pod's container ping an address through one of its interfaces."""
+        output = self.execute(pod, "ping", "-c1", "-W2", "-I", interface, address)
+        assert " 0% packet loss" in output, output
 
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    def sandbox_namespaces(self) -> list[str]:
+        """Return the network namespaces that the runtime keeps for sandboxes."""
+        folder = self.root / "state" / "io.containerd.grpc.v1.cri" / "netns"
+        command = [*self.node.prefix, "find", str(folder), "-type", "f"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        return done.stdout.splitlines()
 
 
-def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("bin", "etc", "proc", "sys", "dev") if "bin/busybox" in files else ():
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(folder)
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), mode
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
+@contextlib.contextmanager
+def running(node: Node, version: str = "1.0.0") -> Iterator[Containerd]:
+    """Run a containerd on the node, its image imported; end all of it."""
+    for folder in ("/run/containerd", "/var/lib/cni"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    containerd = Containerd(node, version)
+    try:
+        containerd.start()
+        containerd.import_image()
+        yield containerd
+    finally:
+        containerd.close()
