@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from tests.runtimes.cgroups import remove_cgroups
 from tests.runtimes.cri import Service
 from tests.runtimes.image import IMAGE, oci_archive
 from tests.system.node import Node
@@ -134,7 +135,10 @@ class Containerd:
             "hostname": name,
             "log_directory": str(self.root / "logs" / name),
             "annotations": annotations,
-            "linux": {"security_context": _NAMESPACES},
+            "linux": {
+                "cgroup_parent": f"/{self.node.root.name}",
+                "security_context": _NAMESPACES,
+            },
         }
 
     def execute(self, pod: RunningPod, *command: str) -> str:
@@ -169,6 +173,7 @@ class Containerd:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         for mount in reversed([line.split()[1] for line in mounts if f" {self.root}/" in line]):
             subprocess.run(["umount", "-l", mount], check=False)
+        remove_cgroups(self.node.root.name)
 
     def _kill_shims(self) -> None:
         """End what runs the containers: it outlives containerd, on purpose."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.runtimes.cgroups import remove_cgroups
 from tests.runtimes.image import IMAGE, root_file_system
 from tests.system.node import REPOSITORY, Node
 
@@ -52,6 +53,7 @@ class Podman:
         )
         for name, text in (("containers.conf", _CONTAINERS), ("storage.conf", _STORAGE)):
             (self.root / name).write_text(text.format(root=self.root, network=NETWORK))
+        self.own_cgroup = ("--cgroup-parent", f"/{node.root.name}")
         self.call("import", "-", IMAGE, data=root_file_system())
 
     def call(self, *arguments: str, data: bytes | None = None) -> str:
@@ -82,8 +84,23 @@ class Podman:
 
     def run(self, name: str, *options: str) -> str:
         """Start a container that sleeps; return its id."""
+        return self.call(*self.run_command(name, *options)).strip()
+
+    def run_command(self, name: str, *options: str) -> tuple[str, ...]:
         sleep = ("/bin/busybox", "sleep", "9999")
-        return self.call("run", "--detach", "--name", name, *options, IMAGE, *sleep).strip()
+        return ("run", "--detach", "--name", name, *self.own_cgroup, *options, IMAGE, *sleep)
+
+    def run_in_pod(self, pod: str, name: str) -> str:
+        """Start a container that sleeps in a pod; return its id."""
+        options = ("--name", name, "--pod", pod)
+        return self.call(
+            "run", "--detach", *options, IMAGE, "/bin/busybox", "sleep", "9999"
+        ).strip()
+
+    def make_pod(self, name: str) -> None:
+        sleep = "/bin/busybox sleep 9999"
+        infra = ("--infra-image", IMAGE, "--infra-command", sleep)
+        self.call("pod", "create", "--name", name, *self.own_cgroup, *infra)
 
     def execute(self, name: str, *command: str) -> str:
         return self.call("exec", name, "/bin/busybox", *command)
@@ -101,3 +118,4 @@ class Podman:
     def close(self) -> None:
         self.attempt("pod", "rm", "--all", "--force", "--time", "0")
         self.attempt("rm", "--all", "--force", "--time", "0")
+        remove_cgroups(self.node.root.name)

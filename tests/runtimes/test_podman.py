@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.footprint import footprint, rules_of_pods
-from tests.runtimes.image import IMAGE
 from tests.runtimes.networks import ETH0, MACVLAN, SECOND, write_networks
 from tests.runtimes.podman import Podman
 from tests.system.node import Node, noop_network
@@ -97,10 +96,9 @@ def test_a_restarted_container_gets_its_networks_anew(podman: Podman) -> None:
 def test_the_containers_of_a_pod_share_the_networks_of_its_name(podman: Podman) -> None:
     """Podman's pod, as Kubernetes': one sandbox, whose name is the pod's."""
     write_pod(podman, "trio", "macvlan")
-    infra = ("--infra-image", IMAGE, "--infra-command", "/bin/busybox sleep 9999")
-    podman.call("pod", "create", "--name", "trio", *infra)
+    podman.make_pod("trio")
     for name in ("left", "right"):
-        podman.run(name, "--pod", "trio")
+        podman.run_in_pod("trio", name)
     [address] = {podman.address(name, "net1") for name in ("left", "right")}
     assert address.startswith(MACVLAN)
     assert len(podman.node.records()) == 1
@@ -109,7 +107,7 @@ def test_the_containers_of_a_pod_share_the_networks_of_its_name(podman: Podman) 
 
 
 def test_a_container_without_a_manifest_is_refused_by_name(podman: Podman) -> None:
-    done = podman.attempt("run", "--name", "nobody", IMAGE, "/bin/busybox", "true")
+    done = podman.attempt(*podman.run_command("nobody"))
     assert done.returncode != 0
     assert b"pod default/nobody is not known" in done.stderr
     podman.call("rm", "nobody")
@@ -122,7 +120,7 @@ def test_a_podman_killed_in_mid_add_leaves_nothing(podman: Podman) -> None:
     shutil.copy(node.plugin("noop"), podman.root / "bin" / "noop")
     node.define("slow", noop_network(node.root, "slow", onADD={"sleep": 2}))
     write_pod(podman, "one", "macvlan,second,slow")
-    process = podman.popen("run", "--detach", "--name", "one", IMAGE, "/bin/busybox", "sleep", "99")
+    process = podman.popen(*podman.run_command("one"))
     node.wait_for_noop_calls(1)
     assert {"links", "rules", "leases", "records", "locks"} <= set(footprint(node))
     process.kill()
