@@ -1,4 +1,4 @@
-"""Debian's containerd and runc with metaplugin as their only CNI configuration."""
+"""A containerd, Debian's or another, and runc with metaplugin as their only CNI configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.system.node import Node
 _CONFIG = """version = 2
 root = "{root}/root"
 state = "{root}/state"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.nri.v1.nri"]
 [grpc]
   address = "{root}/c.sock"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -54,8 +55,9 @@ class RunningPod:
 class Containerd:
     """A containerd with folders of its own below the node's root."""
 
-    def __init__(self, node: Node, version: str = "1.0.0") -> None:
+    def __init__(self, node: Node, version: str, folder: Path) -> None:
         self.node = node
+        self._folder = folder
         self.root = node.root / "c"
         for name in ("root", "state", "net.d", "bin"):
             (self.root / name).mkdir(parents=True)
@@ -83,8 +85,12 @@ class Containerd:
         temporary.rename(self.root / "net.d" / "00-metaplugin.conflist")
 
     def start(self) -> None:
-        command = [*self.node.prefix, "containerd", "-c", str(self.root / "config.toml")]
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        program = str(self._folder / "containerd")
+        command = [*self.node.prefix, program, "-c", str(self.root / "config.toml")]
+        path = f"{self._folder}:{os.environ['PATH']}"  # where it looks for its shim
+        self.process = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, env=os.environ | {"PATH": path}
+        )
         deadline = time.monotonic() + 20
         while not self._is_ready():
             assert time.monotonic() < deadline, (self.root / "log").read_text()[-5000:]
@@ -92,10 +98,16 @@ class Containerd:
 
     def _is_ready(self) -> bool:
         try:
-            status = self.runtime.call("Status", timeout=1).status
+            return not self.unready()
         except grpc.RpcError:
             return False
-        return all(condition.status for condition in status.conditions)
+
+    def unready(self) -> str:
+        """Return why the runtime takes no pods, "" when it does; raise grpc.RpcError."""
+        conditions = self.runtime.call("Status", timeout=5).status.conditions
+        wanted = {"RuntimeReady", "NetworkReady"}  # others are deprecation warnings
+        unmet = (each for each in conditions if each.type in wanted and not each.status)
+        return "; ".join(f"{each.reason}: {each.message}" for each in unmet)
 
     def import_image(self) -> None:
         """Import an image of busybox alone, made here."""
@@ -213,18 +225,17 @@ class Containerd:
 
     def sandbox_namespaces(self) -> list[str]:
         """Return the network namespaces that the runtime keeps for sandboxes."""
-        folder = self.root / "state" / "io.containerd.grpc.v1.cri" / "netns"
-        command = [*self.node.prefix, "find", str(folder), "-type", "f"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        return done.stdout.splitlines()
+        return [str(path) for path in (self.root / "state").glob("io.containerd.*/netns/*")]
 
 
 @contextlib.contextmanager
-def running(node: Node, version: str = "1.0.0") -> Iterator[Containerd]:
-    """Run a containerd on the node, its image imported; end all of it."""
-    for folder in ("/run/containerd", "/var/lib/cni"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    containerd = Containerd(node, version)
+def running(
+    node: Node, version: str = "1.0.0", folder: Path = Path("/usr/bin")
+) -> Iterator[Containerd]:
+    """Run a folder's containerd on the node, its image imported; end all of it."""
+    for needed in ("/run/containerd", "/var/lib/cni"):
+        Path(needed).mkdir(parents=True, exist_ok=True)
+    containerd = Containerd(node, version, folder)
     try:
         containerd.start()
         containerd.import_image()
