@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.runtimes.cgroups import remove_cgroups
 from tests.runtimes.image import IMAGE, root_file_system
@@ -55,6 +57,11 @@ class Podman:
             (self.root / name).write_text(text.format(root=self.root, network=NETWORK))
         self.own_cgroup = ("--cgroup-parent", f"/{node.root.name}")
         self.call("import", "-", IMAGE, data=root_file_system())
+
+    def configure(self, plugin: dict[str, Any]) -> None:
+        """Make `plugin` the only one of podman's network."""
+        network = {"cniVersion": "1.0.0", "name": NETWORK, "plugins": [plugin]}
+        (self.root / "net.d" / "metaplugin.conflist").write_text(json.dumps(network))
 
     def call(self, *arguments: str, data: bytes | None = None) -> str:
         """Run podman; return its output."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +47,10 @@ def test_containerd_2_is_not_ready_while_the_daemon_is_away(busy_node: Node) -> 
 CNITOOL_ARGS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=tool"
 
 
-def cnitool(node: Node, command: str, pod: Pod, version: str = "1.1.0") -> str:
-    """Run cnitool with metaplugin as the only network; return its output and what went wrong."""
+def cnitool(
+    node: Node, command: str, pod: Pod, version: str = "1.1.0"
+) -> subprocess.CompletedProcess[str]:
+    """Run cnitool with metaplugin as the only network."""
     folder = node.root / "cnitool"
     folder.mkdir(exist_ok=True)
     plugin = {"type": "metaplugin", "capabilities": {"io.kubernetes.cri.pod-annotations": True}}
@@ -59,31 +63,52 @@ def cnitool(node: Node, command: str, pod: Pod, version: str = "1.1.0") -> str:
         "CNI_ARGS": CNITOOL_ARGS,
         "CAP_ARGS": json.dumps({"io.kubernetes.cri.pod-annotations": annotations}),
     }
-    done = subprocess.run(
+    return subprocess.run(
         [built_folder() / "cnitool", command, "metaplugin", pod.netns],
         check=False,
         capture_output=True,
         text=True,
         env=os.environ | variables,
     )
-    return done.stdout + done.stderr
+
+
+def is_silent_success(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a command succeeded without a result; the log on stderr is standalone's."""
+    return (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
 def test_libcni_has_every_command_of_its_version_answered(busy_node: Node, version: str) -> None:
     """CNI-VER-7: ADD's result in the request's version, CHECK, STATUS and DEL silent."""
     pod = busy_node.pod()
-    result = json.loads(cnitool(busy_node, "add", pod, version))
+    result = json.loads(cnitool(busy_node, "add", pod, version).stdout)
     assert result["cniVersion"] == version
     assert [address["address"] for address in result["ips"]] == [f"{ETH0}2/24"]
     assert busy_node.pod_links(pod) == {"eth0", "net1", "net2"}
     for command in ("check", "status"):
-        assert cnitool(busy_node, command, pod, version) == ""
+        assert is_silent_success(cnitool(busy_node, command, pod, version))
     subprocess.run(["ip", "-n", pod.netns.name, "addr", "flush", "dev", "net1"], check=True)
-    assert "net1" in cnitool(busy_node, "check", pod, version)
+    assert "net1" in cnitool(busy_node, "check", pod, version).stderr
     for _ in range(2):
-        assert cnitool(busy_node, "del", pod, version) == ""
+        assert is_silent_success(cnitool(busy_node, "del", pod, version))
     assert footprint(busy_node) == {}
+
+
+def test_libcni_needs_no_daemon(busy_node: Node) -> None:
+    """STATUS, ADD, CHECK and DEL, each by `metaplugin standalone` or by the shim alone."""
+    busy_node.kill()
+    busy_node.configure_shim(
+        fallback=Path(sys.executable).with_name("metaplugin"),
+        fallback_config=busy_node.root / "daemon.yaml",
+        **dict.fromkeys(("add_wait_ms", "del_wait_ms", "status_wait_ms"), 0),
+    )
+    pod = busy_node.pod()
+    assert is_silent_success(cnitool(busy_node, "status", pod))
+    assert json.loads(cnitool(busy_node, "add", pod).stdout)["cniVersion"] == "1.1.0"
+    assert busy_node.pod_links(pod) == {"eth0", "net1", "net2"}
+    assert is_silent_success(cnitool(busy_node, "check", pod))
+    assert is_silent_success(cnitool(busy_node, "del", pod))
+    assert set(footprint(busy_node)) <= {"status"}
 
 
 def test_libcnis_gc_ends_what_it_remembers_and_nothing_else(node: Node) -> None:
@@ -93,7 +118,7 @@ def test_libcnis_gc_ends_what_it_remembers_and_nothing_else(node: Node) -> None:
     cnitool(node, "add", gone)
     assert node.add(live).exit_code == 0
     subprocess.run(["ip", "netns", "del", gone.netns.name], check=True)
-    assert "GC needs the list of valid attachments" in cnitool(node, "gc", gone)
+    assert "GC needs the list of valid attachments" in cnitool(node, "gc", gone).stderr
     assert node.records() == [f"{live.container_id}@eth0"]
     assert len(node.leases()) == 2
     assert node.pod_links(live) == {"eth0", "net1"}

@@ -13,7 +13,7 @@ import pytest
 from tests.runtimes.footprint import footprint, rules_of_pods
 from tests.runtimes.networks import ETH0, MACVLAN, SECOND, write_networks
 from tests.runtimes.podman import Podman
-from tests.system.node import Node, noop_network
+from tests.system.node import Node, macvlan_network, noop_network
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -111,6 +111,25 @@ def test_a_container_without_a_manifest_is_refused_by_name(podman: Podman) -> No
     assert done.returncode != 0
     assert b"pod default/nobody is not known" in done.stderr
     podman.call("rm", "nobody")
+    require_nothing_left(podman)
+
+
+def test_without_manifests_each_container_gets_the_networks_of_the_configuration(
+    podman: Podman,
+) -> None:
+    """`delegates` in podman's own network, the first of them the default; names mean nothing."""
+    node = podman.node
+    node.daemon_keys["manifests"] = None
+    node.write_config()
+    delegates = [node.default, {"name": "macvlan", **macvlan_network(node.root)}]
+    podman.configure({"type": "metaplugin", "delegates": delegates})
+    for name in ("one", "two"):
+        podman.run(name)
+    for interface, prefix in (("eth0", ETH0), ("net1", MACVLAN)):
+        address = podman.address("two", interface)
+        assert address.startswith(prefix)
+        podman.ping("one", interface, address)
+    podman.call("rm", "--force", "--time", "0", "one", "two")
     require_nothing_left(podman)
 
 
