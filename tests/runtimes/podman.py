@@ -58,9 +58,9 @@ class Podman:
         self.own_cgroup = ("--cgroup-parent", f"/{node.root.name}")
         self.call("import", "-", IMAGE, data=root_file_system())
 
-    def configure(self, plugin: dict[str, Any]) -> None:
+    def configure(self, plugin: dict[str, Any], version: str = "1.0.0") -> None:
         """Make `plugin` the only one of podman's network."""
-        network = {"cniVersion": "1.0.0", "name": NETWORK, "plugins": [plugin]}
+        network = {"cniVersion": version, "name": NETWORK, "plugins": [plugin]}
         (self.root / "net.d" / "metaplugin.conflist").write_text(json.dumps(network))
 
     def call(self, *arguments: str, data: bytes | None = None) -> str:

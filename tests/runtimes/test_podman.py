@@ -114,6 +114,27 @@ def test_a_container_without_a_manifest_is_refused_by_name(podman: Podman) -> No
     require_nothing_left(podman)
 
 
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+def test_each_version_that_podman_speaks(podman: Podman, version: str) -> None:
+    """CNI-VER-7."""
+    write_pod(podman, "one", "macvlan")
+    podman.configure({"type": "metaplugin"}, version)
+    podman.run("one")
+    assert podman.address("one", "eth0").startswith(ETH0)
+    assert podman.address("one", "net1").startswith(MACVLAN)
+    podman.call("rm", "--force", "--time", "0", "one")
+    require_nothing_left(podman)
+
+
+def test_a_version_that_podman_does_not_speak_is_refused_by_it(podman: Podman) -> None:
+    """Podman's own words, on an answer that is what its configuration asks for; then its DEL."""
+    write_pod(podman, "one", "macvlan")
+    podman.configure({"type": "metaplugin"}, "1.1.0")
+    done = podman.attempt(*podman.run_command("one"))
+    assert b'unsupported CNI result version "1.1.0"' in done.stderr
+    require_nothing_left(podman)
+
+
 def test_without_manifests_each_container_gets_the_networks_of_the_configuration(
     podman: Podman,
 ) -> None:
