@@ -24,6 +24,7 @@ class Host:
     """A host whose eth1 is plugged into a bridge of the test's namespace."""
 
     def __init__(self, switch: str, port: str) -> None:
+        self._port = port
         command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec", _SET_UP]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
@@ -38,5 +39,7 @@ class Host:
         subprocess.run([*self.prefix, "ip", "link", "set", "eth1", "up"], check=True)
 
     def close(self) -> None:
+        """End the host; its port first, which the kernel would take away some time later."""
+        subprocess.run(["ip", "link", "del", self._port], check=True)
         self._holder.kill()
         self._holder.communicate()
