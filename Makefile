@@ -4,6 +4,7 @@
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
 #   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
+#   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
@@ -52,13 +53,16 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane
+test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane runtimes
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
-# Phony: where the programs are is the module's business, and looking takes it 50 ms.
-.PHONY: control-plane
+# Phony: where the programs are is the modules' business, and looking takes them 50 ms.
+.PHONY: control-plane runtimes
 control-plane: packages
 	$(PYTHON) -m tests.controlplane.build $(CONTROL_PLANE)
+
+runtimes: packages
+	$(PYTHON) -m tests.runtimes.build
 
 .PHONY: bench
 bench: setup

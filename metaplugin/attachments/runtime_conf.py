@@ -12,6 +12,8 @@ from metaplugin.wire.frames import encode_environment
 
 ArgPairs = tuple[tuple[str, str], ...]
 
+DEFAULT_NAMESPACE = "default"  # as kubectl's, where nobody names one
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodReference:
@@ -26,11 +28,15 @@ class PodReference:
 
 
 def pod_reference(args: ArgPairs) -> PodReference | None:
-    """Return the pod that K8S_POD_NAMESPACE and K8S_POD_NAME name, None unless both are there."""
+    """Return the pod that K8S_POD_NAME names, None where there is no such key.
+
+    Podman gives a container's name and no namespace: it is then a pod of `default`.
+    """
     values = dict(args)
-    namespace, name = values.get("K8S_POD_NAMESPACE", ""), values.get("K8S_POD_NAME", "")
-    if not namespace or not name:
+    name = values.get("K8S_POD_NAME", "")
+    if not name:
         return None
+    namespace = values.get("K8S_POD_NAMESPACE", "") or DEFAULT_NAMESPACE
     return PodReference(namespace=namespace, name=name, uid=values.get("K8S_POD_UID", ""))
 
 

@@ -93,7 +93,8 @@ def required_pod(args: CmdArgs, node: Node) -> PodReference | None:
     reference = pod_reference(args.args)
     if reference is None and node.cluster is not None:
         raise InvalidEnvironment(
-            "CNI_ARGS must name the pod (K8S_POD_NAMESPACE, K8S_POD_NAME): a cluster is configured"
+            "CNI_ARGS must name the pod (K8S_POD_NAME, and K8S_POD_NAMESPACE if it isn't default): "
+            "a cluster is configured"
         )
     if reference is not None:
         try:

@@ -13,18 +13,21 @@ import logging
 import signal
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.ports import Node
 from metaplugin.daemon.cluster import ClusterSide, cluster_side
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.folder.configurations import ConfigurationFolder
+from metaplugin.folder.connection import FolderConnection
+from metaplugin.folder.status import StatusFolder
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
 
 log = logging.getLogger(__name__)
 
-TOMBSTONE_SWEEP_S = 3600
+TIDY_INTERVAL_S = 3600
 TRIM_S = 60
 
 
@@ -57,9 +60,9 @@ async def run_daemon(config: DaemonConfig) -> None:
         records = RecordFolder(config.state_dir, disk)
         side = cluster_side(config, database, disk)
         side.start([stored.record for stored in await records.read_all()])
-        housekeeping = asyncio.create_task(_keep_house(records))
+        tidying = asyncio.create_task(_keep_tidy(records, side))
         await _serve(config, wire(config, side, records, disk), netlink, stop)
-        housekeeping.cancel()
+        tidying.cancel()
         await side.close()
     await database.close()
 
@@ -78,14 +81,29 @@ async def _serve(
     log.info("stopped")
 
 
-async def _keep_house(records: RecordFolder) -> None:
-    """Give back, now and then, what piles up: old tombstones, and memory that is free in pieces."""
+async def tidy_up(records: RecordFolder, side: ClusterSide) -> None:
+    """Remove what has outlived its record: old tombstones, and the status files of pods that a shim
+    deleted without a daemon; never raise."""
+    try:
+        await records.drop_old_tombstones()
+        if isinstance(side, FolderConnection):
+            await _drop_orphans(records, side.status)
+    except (CNIError, OSError) as exc:
+        log.error("not tidied up", extra={"error": str(exc)})
+
+
+async def _drop_orphans(records: RecordFolder, status: StatusFolder) -> None:
+    written = await status.written()
+    survey = (await records.survey()).values()
+    live = [stored.record for stored in survey if isinstance(stored, StoredRecord)]
+    if len(live) == len(survey):  # a damaged record doesn't say whose it is
+        await status.drop_all_but(live, written)
+
+
+async def _keep_tidy(records: RecordFolder, side: ClusterSide) -> None:
     while True:
-        try:
-            await records.drop_old_tombstones()
-        except CNIError as exc:
-            log.error("tombstones not swept", extra={"error": exc.msg})
-        for _ in range(TOMBSTONE_SWEEP_S // TRIM_S):
+        await tidy_up(records, side)
+        for _ in range(TIDY_INTERVAL_S // TRIM_S):
             await asyncio.sleep(TRIM_S)
             gc.collect()
             _trim_memory()

@@ -63,6 +63,21 @@ class StatusFolder:
                 self._due[name] = record
         self._wake.set()
 
+    async def written(self) -> dict[str, int]:
+        """Return the names of the folder's status files, with when each was written (ns)."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._written)
+
+    async def drop_all_but(self, records: Iterable[Record], written: dict[str, int]) -> None:
+        """Remove those of the files `written` whose pod has none of the records.
+
+        They are of pods that a shim without a daemon has deleted. The records are to be read after
+        the files, and a file that was written since is left: it is a new sandbox's.
+        """
+        gone = set(written) - {_file_name(record) for record in records}
+        orphans = {name: written[name] for name in gone}
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._drop, orphans)
+
     async def keep_writing(self) -> None:
         """Write what couldn't be written at once; runs until it is cancelled."""
         while True:
@@ -105,6 +120,26 @@ class StatusFolder:
         temporary = path.with_name(f".{name}.new")
         temporary.write_text(content)
         os.replace(temporary, path)
+
+    def _written(self) -> dict[str, int]:
+        paths = self._folder.glob("[!.]*_*.yaml")
+        return {path.name: path.stat().st_mtime_ns for path in paths if _is_ours(path)}
+
+    def _drop(self, files: dict[str, int]) -> None:
+        for name, written in files.items():
+            path = self._folder / name
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns == written:
+                    path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file has network-status and nothing else: the folder may hold others' files."""
+    try:
+        document = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+        return list(document["metadata"]["annotations"]) == [STATUS_ANNOTATION]
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def _file_name(record: Record) -> str:

@@ -76,13 +76,24 @@ static void send_request(struct call *call) {
     buf_free(&environment);
 }
 
+/* Whether a DEL needs thought: the record, which has its calls, is damaged. */
+static bool record_is_damaged(const struct call *call) {
+    char name[300];
+    struct buf file = {0};
+    struct blob payload;
+    record_name(name, call->id, call->ifname);
+    int error = record_load(call->conf.state_dir, name, &file, &payload);
+    buf_free(&file);
+    return error == EBADMSG;
+}
+
 /* The daemon's answer, or what there is without a daemon. */
 static int answer(struct call *call) {
     const struct conf *conf = &call->conf;
     int wait_ms = call->command == DEL ? conf->del_wait_ms : call->command == STATUS ? conf->status_wait_ms : conf->add_wait_ms;
     call->daemon.silence_ms = conf->silence_ms;
     bool served = !daemon_connect(call, wait_ms);
-    if (!served && *conf->fallback && call->command != DEL) served = !daemon_fall_back(call);
+    if (!served && *conf->fallback && (call->command != DEL || record_is_damaged(call))) served = !daemon_fall_back(call);
     if (served) {
         send_request(call);
         int exit_code = daemon_serve(call);

@@ -6,6 +6,7 @@ A record is a few kilobytes in the page cache, yet the disk may hang, so it is r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -81,8 +82,9 @@ class RecordFolder:
     def _drop_old_tombstones(self) -> None:
         oldest = time.time() - TOMBSTONE_LIFE_S
         for path in self._paths(self._tombstones):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process may sweep as well
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     @staticmethod
     def _paths(folder: Path) -> list[Path]:

@@ -30,11 +30,12 @@ _FLAGS = "-mod=mod -p=2 -trimpath -buildvcs=false"  # two compilers at once: mem
 
 
 class Go:
-    """A Go that is new enough, and its environment: it never fetches another toolchain."""
+    """A Go that is new enough, and its environment, `variables` in it: it never fetches another
+    toolchain."""
 
-    def __init__(self) -> None:
+    def __init__(self, **variables: str) -> None:
         settings = {"GOFLAGS": _FLAGS, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
-        self._environment = os.environ | settings
+        self._environment = os.environ | settings | variables
         self._program = "go"
         if self._version() < _numbers(GO_WHEEL)[:2]:
             self._program = str(_go_of_wheel())
@@ -118,7 +119,7 @@ def unpack_etcd(folder: Path) -> Path:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Hold the lock of the cache folder: two trees may want to build at the same time."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     with (cache_folder() / "lock").open("w") as lock:
@@ -145,7 +146,7 @@ def main() -> None:
     wanted = sys.argv[1:]
     if all(find(program) for program in wanted):
         return
-    with _alone():
+    with alone():
         if missing := [program for program in wanted if not find(program)]:
             _build_all(missing)
 

@@ -1,30 +1,32 @@
-"""Debian's containerd and runc with metaplugin as their only CNI configuration."""
+"""A containerd, Debian's or another, and runc with metaplugin as their only CNI configuration."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from tests.runtimes.cgroups import remove_cgroups
 from tests.runtimes.cri import Service
+from tests.runtimes.image import IMAGE, oci_archive
 from tests.system.node import Node
 
-IMAGE = "tests.local/busybox:1"  # a name without a dot would be looked for at a registry
 _CONFIG = """version = 2
 root = "{root}/root"
 state = "{root}/state"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.nri.v1.nri"]
 [grpc]
   address = "{root}/c.sock"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -53,8 +55,9 @@ class RunningPod:
 class Containerd:
     """A containerd with folders of its own below the node's root."""
 
-    def __init__(self, node: Node, version: str = "1.0.0") -> None:
+    def __init__(self, node: Node, version: str, folder: Path) -> None:
         self.node = node
+        self._folder = folder
         self.root = node.root / "c"
         for name in ("root", "state", "net.d", "bin"):
             (self.root / name).mkdir(parents=True)
@@ -82,8 +85,12 @@ class Containerd:
         temporary.rename(self.root / "net.d" / "00-metaplugin.conflist")
 
     def start(self) -> None:
-        command = ["containerd", "-c", str(self.root / "config.toml")]
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        program = str(self._folder / "containerd")
+        command = [*self.node.prefix, program, "-c", str(self.root / "config.toml")]
+        path = f"{self._folder}:{os.environ['PATH']}"  # where it looks for its shim
+        self.process = subprocess.Popen(
+            command, stdout=self._log, stderr=self._log, env=os.environ | {"PATH": path}
+        )
         deadline = time.monotonic() + 20
         while not self._is_ready():
             assert time.monotonic() < deadline, (self.root / "log").read_text()[-5000:]
@@ -91,15 +98,21 @@ class Containerd:
 
     def _is_ready(self) -> bool:
         try:
-            status = self.runtime.call("Status", timeout=1).status
+            return not self.unready()
         except grpc.RpcError:
             return False
-        return all(condition.status for condition in status.conditions)
+
+    def unready(self) -> str:
+        """Return why the runtime takes no pods, "" when it does; raise grpc.RpcError."""
+        conditions = self.runtime.call("Status", timeout=5).status.conditions
+        wanted = {"RuntimeReady", "NetworkReady"}  # others are deprecation warnings
+        unmet = (each for each in conditions if each.type in wanted and not each.status)
+        return "; ".join(f"{each.reason}: {each.message}" for each in unmet)
 
     def import_image(self) -> None:
         """Import an image of busybox alone, made here."""
         archive = self.root / "image.tar"
-        archive.write_bytes(_image())
+        archive.write_bytes(oci_archive())
         command = ["ctr", "-a", f"{self.root}/c.sock", "-n", "k8s.io", "images", "import"]
         subprocess.run([*command, str(archive)], check=True, capture_output=True)
         images = Service(f"{self.root}/c.sock", "ImageService")
@@ -134,7 +147,10 @@ class Containerd:
             "hostname": name,
             "log_directory": str(self.root / "logs" / name),
             "annotations": annotations,
-            "linux": {"security_context": _NAMESPACES},
+            "linux": {
+                "cgroup_parent": f"/{self.node.root.name}",
+                "security_context": _NAMESPACES,
+            },
         }
 
     def execute(self, pod: RunningPod, *command: str) -> str:
@@ -165,67 +181,64 @@ class Containerd:
         self.runtime.close()
         self.stop(signal.SIGKILL)
         self._log.close()
-        subprocess.run(["pkill", "-f", f"containerd-shim.*{self.root}"], check=False)
+        self._kill_shims()
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         for mount in reversed([line.split()[1] for line in mounts if f" {self.root}/" in line]):
             subprocess.run(["umount", "-l", mount], check=False)
+        remove_cgroups(self.node.root.name)
+
+    def _kill_shims(self) -> None:
+        """End what runs the containers: it outlives containerd, on purpose."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if "containerd-shim" in words[0] and f"{self.root}/c.sock" in words:
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+    def check_all(self) -> subprocess.CompletedProcess[str]:
+        """Run `metaplugin check --all` with the shim and the plugins that the runtime has."""
+        folder = self.root / "bin"
+        return self.node.check_all(shim=folder / "metaplugin", cni_path=folder)
+
+    def install_noop(self) -> None:
+        """Put the recording plugin among the runtime's plugins."""
+        shutil.copy(self.node.plugin("noop"), self.root / "bin" / "noop")
+
+    def view(self, pod: RunningPod) -> tuple[str, ...]:
+        """Return the pod's links, addresses and routes as its container sees them.
+
+        Without IPv6: the kernel makes link-local addresses by itself, tentative ones at first.
+        """
+        looks = (("link",), ("-4", "addr"), ("-4", "route"))
+        return tuple(self.execute(pod, "ip", *look) for look in looks)
+
+    def address(self, pod: RunningPod, interface: str) -> str:
+        output = self.execute(pod, "ip", "-4", "-o", "addr", "show", interface)
+        found = re.search(r"inet ([0-9.]+)/", output)
+        assert found, output
+        return found[1]
+
+    def ping(self, pod: RunningPod, interface: str, address: str) -> None:
+        """Have the pod's container ping an address through one of its interfaces."""
+        output = self.execute(pod, "ping", "-c1", "-W2", "-I", interface, address)
+        assert " 0% packet loss" in output, output
+
+    def sandbox_namespaces(self) -> list[str]:
+        """Return the network namespaces that the runtime keeps for sandboxes."""
+        return [str(path) for path in (self.root / "state").glob("io.containerd.*/netns/*")]
 
 
-def _image() -> bytes:
-    """Return an OCI layout with one layer: Debian's static busybox."""
-    layer = _tar({"bin/busybox": Path("/bin/busybox").read_bytes()}, mode=0o755)
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Entrypoint": ["/bin/busybox", "sleep", "9999"]},
-        "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-    }
-    blobs = {_digest(layer): layer}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": _blob(blobs, "application/vnd.oci.image.config.v1+json", config),
-        "layers": [
-            {
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": _digest(layer),
-                "size": len(layer),
-            }
-        ],
-    }
-    entry = _blob(blobs, manifest["mediaType"], manifest)
-    index = {
-        "schemaVersion": 2,
-        "manifests": [entry | {"annotations": {"io.containerd.image.name": IMAGE}}],
-    }
-    files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)}
-    files |= {f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()}
-    return _tar(files)
-
-
-def _blob(blobs: dict[str, bytes], media_type: object, content: object) -> dict[str, Any]:
-    data = _json(content)
-    blobs[_digest(data)] = data
-    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
-
-
-def _json(content: object) -> bytes:
-    return json.dumps(content).encode()
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("bin", "etc", "proc", "sys", "dev") if "bin/busybox" in files else ():
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(folder)
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(data), mode
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
+@contextlib.contextmanager
+def running(
+    node: Node, version: str = "1.0.0", folder: Path = Path("/usr/bin")
+) -> Iterator[Containerd]:
+    """Run a folder's containerd on the node, its image imported; end all of it."""
+    for needed in ("/run/containerd", "/var/lib/cni"):
+        Path(needed).mkdir(parents=True, exist_ok=True)
+    containerd = Containerd(node, version, folder)
+    try:
+        containerd.start()
+        containerd.import_image()
+        yield containerd
+    finally:
+        containerd.close()

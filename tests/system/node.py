@@ -24,7 +24,8 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIM = Path(os.environ.get("METAPLUGIN_SHIM", REPOSITORY / "build" / "metaplugin-shim"))
 NOOP = REPOSITORY / "tests" / "plugins" / "noop.py"
-DAEMON = (sys.executable, "-m", "metaplugin.daemon.cli", "daemon")
+CLI = (sys.executable, "-m", "metaplugin.daemon.cli")
+DAEMON = (*CLI, "daemon")
 DEBIAN_PLUGINS = Path("/usr/lib/cni")
 
 
@@ -77,6 +78,7 @@ class Node:
     default: dict[str, Any]
     daemon_keys: dict[str, Any] = field(default_factory=dict)
     shim_keys: dict[str, Any] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # enters the namespaces of a node of its own
     daemon: subprocess.Popen[bytes] | None = None
     _pods: int = 0
 
@@ -125,7 +127,7 @@ class Node:
         self.write_config()
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*DAEMON, "--config", str(self.root / "daemon.yaml")],
+                [*self.prefix, *DAEMON, "--config", str(self.root / "daemon.yaml")],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -169,6 +171,19 @@ class Node:
         self.kill()
         (self.root / "run" / "daemon.sock").unlink(missing_ok=True)
         self.start()
+
+    def check_all(
+        self, shim: Path | None = None, cni_path: Path = DEBIAN_PLUGINS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `metaplugin check --all` as an operator would."""
+        options = {
+            "--config": self.root / "daemon.yaml",
+            "--shim": shim or self.shim,
+            "--cni-path": cni_path,
+        }
+        pairs = [str(part) for pair in options.items() for part in pair]
+        command = [*self.prefix, *CLI, "check", "--all", *pairs]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
 
     # --- the cluster
 
@@ -309,9 +324,18 @@ class Node:
         path = path or self.root / "noop.log"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def wait_for_noop_calls(self, count: int) -> list[dict[str, Any]]:
+        """Return the recording plugin's calls as soon as there are so many."""
+        deadline = time.monotonic() + 30
+        while len(calls := self.noop_calls()) < count:
+            assert time.monotonic() < deadline, f"{len(calls)} calls, not {count}"
+            time.sleep(0.01)
+        return calls
+
     def host_links(self) -> set[str]:
         """Return the node's links but the bridges, which their plugin keeps."""
-        return {link["ifname"] for link in ip_json("link") if not link["ifname"].startswith("br")}
+        links = ip_json("link", prefix=self.prefix)
+        return {link["ifname"] for link in links if not link["ifname"].startswith("br")}
 
     def pod_links(self, pod: Pod) -> set[str]:
         links = ip_json("link", namespace=pod.netns.name)
@@ -327,10 +351,12 @@ class Node:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def ip_json(*arguments: str, namespace: str | None = None) -> list[dict[str, Any]]:
+def ip_json(
+    *arguments: str, namespace: str | None = None, prefix: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """Return what `ip -json` prints, on the node or in a named namespace."""
     where = ["-n", namespace] if namespace else []
-    command = ["ip", "-json", *where, *arguments]
+    command = [*prefix, "ip", "-json", *where, *arguments]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     parsed = json.loads(output or "[]")
     assert isinstance(parsed, list)

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 
-from tests.system.node import DEBIAN_PLUGINS, Node
+from tests.system.node import Node
 
 pytestmark = pytest.mark.system
-
-
-def check_all(node: Node) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "metaplugin.daemon.cli", "check", "--all"]
-    options = {
-        "--config": node.root / "daemon.yaml",
-        "--shim": node.shim,
-        "--cni-path": DEBIAN_PLUGINS,
-    }
-    pairs = [str(part) for pair in options.items() for part in pair]
-    return subprocess.run([*command, *pairs], check=False, capture_output=True, text=True)
 
 
 def test_what_is_as_it_should_be_and_what_has_changed_is_told_by_pod(node: Node) -> None:
     whole, changed = node.pod("macvlan"), node.pod("macvlan")
     for pod in (whole, changed):
         assert node.add(pod).exit_code == 0
-    assert check_all(node).returncode == 0
+    assert node.check_all().returncode == 0
     subprocess.run(["ip", "-n", changed.netns.name, "link", "del", "net1"], check=True)
-    done = check_all(node)
+    done = node.check_all()
     lines = {line.split()[1]: line for line in done.stdout.splitlines()[:-1]}
     assert done.returncode == 1, done.stdout
     assert "as it should be" in lines["default/pod1:"]
@@ -42,6 +30,6 @@ def test_a_damaged_record_is_told(node: Node) -> None:
     [name] = node.records()
     path = node.root / "state" / "attachments" / name
     path.write_bytes(path.read_bytes()[:20])
-    done = check_all(node)
+    done = node.check_all()
     assert done.returncode == 1
     assert f"{name} -: the record is damaged" in done.stdout
