@@ -13,10 +13,11 @@ ROUNDS = 80
 
 
 def test_many_pods_leave_no_descriptor_and_no_memory_behind(node: Node) -> None:
-    """`make bench` does 2,000 rounds; a leak of some kilobytes a round shows in these."""
+    """In KiB: what the heap's pieces take at first and a leak of 40 KB a round aren't told apart in so
+    few; `make bench` does 2,000."""
     node.define("macvlan0", macvlan_network(node.root))
     pod = node.pod().netns.name
     kept = endurance(node, pod, ROUNDS)
     assert kept.descriptors[1] <= kept.descriptors[0] + 3, kept  # a connection that is being closed
-    assert kept.memory[1] - kept.memory[0] < 1024, kept
+    assert kept.memory[1] - kept.memory[0] < 3 << 10, kept
     assert node.entries("run", "locks") == []
