@@ -40,7 +40,6 @@ _UPSERT = (
 _DELETE = "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 _FORGET_KIND = "DELETE FROM objects WHERE kind = ?"
 _SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
-_KEPT_S = 30 * 24 * 3600  # a pod or network not seen for so long is forgotten
 
 # A changed byte may also be in a text that SQLite hands over, its own error's included.
 _DAMAGE = (sqlite3.Error, UnicodeDecodeError)
@@ -144,7 +143,6 @@ class StateDatabase:
             )
         self._connection.execute(_TABLES)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self._connection.execute("DELETE FROM objects WHERE seen < ?", (time.time() - _KEPT_S,))
 
     def _close(self) -> None:
         if self._connection is not None:
