@@ -7,6 +7,7 @@ and goes on when the ADD has given up: its result serves the runtime's retry.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from metaplugin.commands.ports import KnownPod, Memory, Name
 from metaplugin.k8s.api import ApiAway, ApiRefused
 from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.health import PATIENCE_S, Health
-from metaplugin.k8s.objects import Definition
+from metaplugin.k8s.objects import Definition, Malformed
 from metaplugin.k8s.reflector import Seen, version_of
 from metaplugin.k8s.store import Store
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
@@ -29,6 +30,7 @@ from metaplugin.npwg.definition import NetworkAttachmentDefinition
 log = logging.getLogger(__name__)
 
 LIVE_TIMEOUT_S = 20
+FIRST_DELAY_S = 0.2
 RETRY_SERVED_S = 60  # the kubelet tries again after 10 to 15 s
 
 T = TypeVar("T")
@@ -71,15 +73,33 @@ class LiveLookUp(Generic[T]):
         return task.result()
 
     async def _ask(self, name: Name) -> Seen[T]:
+        """Ask until there is an answer that says something of the object; raise Unanswered."""
+        delay, why = FIRST_DELAY_S, "no answer"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIVE_TIMEOUT_S):
+                while True:
+                    try:
+                        return await self._ask_once(name)
+                    except ApiRefused as exc:
+                        if not exc.is_overload:
+                            raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
+                        why = f"the Kubernetes API is overloaded: {exc}"
+                        await asyncio.sleep(exc.retry_after or delay)
+                    except ApiAway as exc:
+                        why = f"the Kubernetes API is away: {exc}"
+                        await asyncio.sleep(delay)
+                        await self._calls.here.wait()
+                    delay *= 2
+        raise Unanswered(why)
+
+    async def _ask_once(self, name: Name) -> Seen[T]:
         try:
             item = await self._calls.call("GET", self._path(name), timeout_s=LIVE_TIMEOUT_S)
+            return Seen(version_of(item), self._slim(item))
         except ApiRefused as exc:
             if exc.status == 404:
                 return Seen(0, None)
-            raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
-        except ApiAway as exc:
-            raise Unanswered(f"the Kubernetes API is away: {exc}") from exc
-        return Seen(version_of(item), self._slim(item))
+            raise
 
     def _keep(self, name: Name, task: asyncio.Task[Seen[T]]) -> None:
         del self._asked[name]
@@ -147,11 +167,12 @@ class ApiCluster:
                 raise TryAgainLater(f"{what} is not known: {exc}") from exc
             log.warning("last known copy used", extra={"object": what, "why": str(exc)})
             return known
-        store.offer(name, seen)
+        if seen.value is not None:  # of a deletion the watch tells, and in order
+            store.offer(name, seen)
         return seen.value
 
 
 def _usable(definition: Definition | None) -> NetworkAttachmentDefinition | None:
-    if isinstance(definition, InvalidNetworkConfig):
-        raise definition
+    if isinstance(definition, Malformed):
+        raise InvalidNetworkConfig(definition.problem)
     return definition

@@ -77,7 +77,8 @@ class ApiConnection:
         self.status.resume(records)
         self._tasks = [
             asyncio.create_task(self.events.keep_writing()),
-            asyncio.create_task(self._after_listing()),
+            asyncio.create_task(self._remember_pods()),
+            asyncio.create_task(self._remember_definitions()),
         ]
         for reflector in self._reflectors:
             reflector.start()
@@ -91,14 +92,17 @@ class ApiConnection:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    async def _after_listing(self) -> None:
-        """Once all is known: remember it whole, and look at what the records want."""
+    async def _remember_pods(self) -> None:
+        """Once all are known: remember them whole, and look at what the records want."""
         await self._pods.synced.wait()
         self._taught = self._pods.all()
         self._learner.learn_all_pods(self._taught)
         self.status.look_at_all()
+
+    async def _remember_definitions(self) -> None:
         await self._definitions.synced.wait()
-        self._learner.learn_all_definitions(_well_formed(self._definitions.all()))
+        known = _well_formed(self._definitions.all()).items()
+        self._learner.learn_all_definitions({name: found for name, found in known if found})
 
     def _pods_changed(self, changes: Mapping[Name, KnownPod | None]) -> None:
         if self._pods.synced.is_set():
@@ -118,8 +122,7 @@ class ApiConnection:
 
     def _definitions_changed(self, changes: Mapping[Name, Definition | None]) -> None:
         if self._definitions.synced.is_set():
-            gone = {name: None for name, known in changes.items() if known is None}
-            self._learner.learn_definitions({**gone, **_well_formed(changes)})
+            self._learner.learn_definitions(_well_formed(changes))
 
     def _note_health(self) -> None:
         """Have the loop see to it: called in whatever thread found out."""
@@ -140,9 +143,10 @@ def _same(new: KnownPod | None, old: KnownPod | None) -> bool:
 
 def _well_formed(
     definitions: Mapping[Name, Definition | None],
-) -> dict[Name, NetworkAttachmentDefinition]:
+) -> dict[Name, NetworkAttachmentDefinition | None]:
+    """Return what can be used of them; an older form of a malformed one is no more its last
+    copy."""
     return {
-        name: known
+        name: known if isinstance(known, NetworkAttachmentDefinition) else None
         for name, known in definitions.items()
-        if isinstance(known, NetworkAttachmentDefinition)
     }

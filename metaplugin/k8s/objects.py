@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -13,8 +14,16 @@ from metaplugin.k8s.reflector import Resource
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 from metaplugin.npwg.status import STATUS_ANNOTATION
 
-# A malformed definition is kept as what is wrong with it: only a pod that selects it is told.
-Definition = NetworkAttachmentDefinition | InvalidNetworkConfig
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A definition that can't be used, kept as what is wrong with it: only a pod that selects it is
+    told. (An exception would keep the whole object, by its trace.)"""
+
+    problem: str
+
+
+Definition = NetworkAttachmentDefinition | Malformed
 
 _KEPT_PREFIXES = ("k8s.v1.cni.cncf.io/", "v1.multus-cni.io/", "kubernetes.io/config.")
 _DEFINITIONS = "network-attachment-definitions"
@@ -73,7 +82,7 @@ def slim_definition(item: JSONObject) -> Definition:
     try:
         return definition_from_object({"metadata": slim, "spec": item.get("spec")})
     except InvalidNetworkConfig as exc:
-        return exc
+        return Malformed(exc.msg)
 
 
 def _kept(annotations: Any) -> dict[str, str]:
