@@ -26,7 +26,7 @@ LIST_TIMEOUT_S = 30
 WATCH_S = 300  # the server ends a watch after it, and sends a bookmark every minute
 WATCH_IDLE_S = 90  # without even a bookmark the connection is half open
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 3.0
-SETTLED_S = 10  # a watch that lived so long was no failure
+REFUSALS, REFUSED_DELAY_S = (403, 404), 20  # no right, no such resource: an operator has to act
 GONE = 410
 
 T = TypeVar("T")
@@ -58,9 +58,10 @@ class Seen(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
-    """Changes by name; `complete` says that the collection has no others."""
+    """Changes by name up to a version; `complete` says that the collection has no others."""
 
     changes: dict[Name, Seen[T]]
+    version: int
     complete: bool = False
 
 
@@ -93,7 +94,6 @@ class Reflector(Generic[T]):
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            started = time.monotonic()
             self._health.await_return()
             try:
                 if not self._version:
@@ -104,13 +104,16 @@ class Reflector(Generic[T]):
                 self._pause(str(exc))
             except ApiRefused as exc:
                 self._version = "" if exc.status == GONE else self._version
-                self._pause(str(exc), exc.retry_after or 0)
+                at_least = REFUSED_DELAY_S if exc.status in REFUSALS else 0
+                self._pause(str(exc), exc.retry_after or at_least)
             except ApiAway as exc:
                 self._health.failed()
                 self._pause(str(exc))
+            except Exception:  # the thread's root: a defect may not end what ADD relies on
+                log.exception("defect", extra={"resource": self._resource.path})
+                self._version = ""
+                self._pause("a defect")
             else:
-                if time.monotonic() - started > SETTLED_S:
-                    self._delay = FIRST_DELAY_S
                 self._pause("the watch ended")
 
     def _list(self) -> None:
@@ -126,7 +129,7 @@ class Reflector(Generic[T]):
             if not metadata.get("continue"):
                 break
             following = [("continue", str(metadata["continue"]))]
-        self._deliver(Batch(found, complete=True))
+        self._deliver(Batch(found, version_of(page), complete=True))
         self._version = str(metadata.get("resourceVersion") or "0")
         log.info("listed", extra={"resource": self._resource.path, "objects": len(found)})
 
@@ -160,11 +163,13 @@ class Reflector(Generic[T]):
             raise ApiGarbled("the watch sent an event without an object")
         if kind == "ERROR":
             raise _error(item)
+        version = version_of(item)
         if kind in ("ADDED", "MODIFIED"):
-            self._deliver(Batch({_name(item): self._seen(item)}))
+            self._deliver(Batch({_name(item): self._seen(item)}, version))
         elif kind == "DELETED":
-            self._deliver(Batch({_name(item): Seen(version_of(item), None)}))
+            self._deliver(Batch({_name(item): Seen(version, None)}, version))
         self._version = str(_metadata(item).get("resourceVersion") or self._version)
+        self._delay = FIRST_DELAY_S
 
     def _seen(self, item: JSONObject) -> Seen[T]:
         return Seen(version_of(item), self._resource.slim(item))
@@ -174,8 +179,8 @@ class Reflector(Generic[T]):
         if reason != self._complaint:
             self._complaint = reason
             log.info("watch interrupted", extra={"resource": self._resource.path, "why": reason})
-        jitter = random.uniform(0.7, 1.0)  # noqa: S311 - no secret
-        self._stop.wait(max(self._delay * jitter, at_least))
+        jitter = random.uniform(1.0, 1.3)  # noqa: S311 - no secret
+        self._stop.wait(max(self._delay, at_least) * jitter)
         self._delay = min(self._delay * 2, LONGEST_DELAY_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -28,7 +29,9 @@ class Store(Generic[T]):
         self.synced = asyncio.Event()
         self._objects: dict[Name, Seen[T]] = {}
         self._on_change = on_change
+        self._resources = resources
         self._unlisted = set(resources)
+        self._newest = 0  # version that a reflector has delivered
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Resource[T], Batch[T]]] = []
         self._lock = threading.Lock()
@@ -46,12 +49,19 @@ class Store(Generic[T]):
             self._waiting.append((resource, batch))
             first = len(self._waiting) == 1
         if first:
-            self._loop.call_soon_threadsafe(self._apply_waiting)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._apply_waiting)
 
     def offer(self, name: Name, seen: Seen[T]) -> None:
-        """Take an object that came with an answer, unless a newer one is there."""
-        if self._update(name, seen):
-            self._on_change({name: seen.value})
+        """Take an object that came with an answer.
+
+        It isn't held where no reflector would tell that it has changed, nor as of a version whose
+        followers have been told already: it may be gone by now.
+        """
+        followed = any(resource.namespace in ("", name[0]) for resource in self._resources)
+        if followed and not (seen.version > self._newest and self._update(name, seen)):
+            return
+        self._on_change({name: seen.value})
 
     def _apply_waiting(self) -> None:
         with self._lock:
@@ -66,6 +76,7 @@ class Store(Generic[T]):
 
     def _apply(self, resource: Resource[T], batch: Batch[T]) -> dict[Name, T | None]:
         changes = {n: seen.value for n, seen in batch.changes.items() if self._update(n, seen)}
+        self._newest = max(self._newest, batch.version)
         if batch.complete:
             self._unlisted.discard(resource)
             inside = (n for n in self._objects if resource.namespace in ("", n[0]))
