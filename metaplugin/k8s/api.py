@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 2  # a server in the cluster answers in milliseconds, or its packets are dropped
 LINE_LIMIT = 16 << 20  # etcd holds objects of 1.5 MiB at most
 POOL_SIZE = 16
+LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is looked at again all the same
 _MERGE_PATCH = "application/merge-patch+json"
 
 Query = Sequence[tuple[str, str]]
@@ -120,6 +121,18 @@ class Api:
         self, method: str, path: str, query: Query, body: Any, timeout: tuple[float, float]
     ) -> urllib3.HTTPResponse:
         """Return a response whose status is a success, its body unread."""
+        response = self._request(method, path, query, body, timeout)
+        if response.status == 401:  # the token has been rotated
+            response.drain_conn()
+            self.renew_credentials()
+            response = self._request(method, path, query, body, timeout)
+        if response.status >= 300:
+            raise _refusal(response)
+        return response
+
+    def _request(
+        self, method: str, path: str, query: Query, body: Any, timeout: tuple[float, float]
+    ) -> urllib3.HTTPResponse:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"
@@ -137,21 +150,17 @@ class Api:
             ).response
         except (urllib3.exceptions.HTTPError, client.ApiException, OSError, ValueError) as exc:
             raise ApiAway(f"{method} {path}: {exc}") from exc
-        if response.status >= 300:
-            raise self._refusal(response)
         return response
 
-    def _refusal(self, response: urllib3.HTTPResponse) -> ApiRefused:
-        try:
-            message = str(_object(response.data).get("message") or response.reason)
-        except (ApiAway, urllib3.exceptions.HTTPError):
-            message = str(response.reason)
-        if response.status == 401:
-            self.renew_credentials()
-        after = response.headers.get("Retry-After", "")
-        return ApiRefused(
-            response.status, message, float(after) if re.fullmatch(r"\d{1,4}", after) else None
-        )
+
+def _refusal(response: urllib3.HTTPResponse) -> ApiRefused:
+    try:
+        message = str(_object(response.data).get("message") or response.reason)
+    except (ApiAway, urllib3.exceptions.HTTPError):
+        message = str(response.reason)
+    after = response.headers.get("Retry-After", "")
+    seconds = min(float(after), LONGEST_RETRY_AFTER_S) if re.fullmatch(r"\d{1,9}", after) else None
+    return ApiRefused(response.status, message, seconds)
 
 
 def _events(response: urllib3.HTTPResponse) -> Iterator[JSONObject]:
