@@ -102,7 +102,7 @@ class ApiStatus:
     async def _bring_about(self, name: Name) -> None:
         delay = FIRST_DELAY_S
         while (uid := self._target(name)) is not None and not self._health.away:
-            record = self._wanted[name]
+            record, pod = self._wanted[name], self._pods.get(name)
             try:
                 await self._patch(name, uid, record.status)
                 if self._wanted.get(name) is record:
@@ -113,7 +113,9 @@ class ApiStatus:
                     "network-status refused", extra={"pod": "/".join(name), "why": str(exc)}
                 )
                 if exc.status in _OTHER_POD:
-                    return
+                    if self._pods.get(name) is pod and self._wanted.get(name) is record:
+                        return
+                    continue  # it has told already
                 pause = FORBIDDEN_DELAY_S if exc.status == 403 else exc.retry_after or delay
             except ApiAway as exc:
                 log.warning("network-status waits", extra={"pod": "/".join(name), "why": str(exc)})
