@@ -117,7 +117,7 @@ class ApiEvents:
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"namespace": pod.namespace, "name": f"{pod.name}.{uuid.uuid4().hex[:16]}"},
+            "metadata": {"namespace": pod.namespace, "name": _event_name(pod)},
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "Pod",
@@ -135,6 +135,11 @@ class ApiEvents:
             "lastTimestamp": now,
             "count": 1,
         }
+
+
+def _event_name(pod: PodReference) -> str:
+    """Return a name that is no other event's; an object's has at most 253 characters."""
+    return f"{pod.name[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
 
 
 def _addition(made: MadeAttachment) -> str:
