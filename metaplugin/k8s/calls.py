@@ -59,6 +59,12 @@ class Calls:
             gone.cancel()
         return task.done()
 
+    async def back_within(self, seconds: float) -> bool:
+        """Wait until the server is found to answer, or the time is up; say whether it does."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.here.wait(), seconds)
+        return self.here.is_set()
+
     def suspect(self) -> None:
         """Have the server tried until it answers, unless that is being done."""
         if self._probe is None or self._probe.done():

@@ -7,7 +7,6 @@ and goes on when the ADD has given up: its result serves the runtime's retry.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from metaplugin.npwg.definition import NetworkAttachmentDefinition
 log = logging.getLogger(__name__)
 
 LIVE_TIMEOUT_S = 20
-FIRST_DELAY_S = 0.2
+FIRST_DELAY_S = 0.1
+BACK_WITHIN_S = 0.3  # one lost connection is no outage
 RETRY_SERVED_S = 60  # the kubelet tries again after 10 to 15 s
 
 T = TypeVar("T")
@@ -74,32 +74,31 @@ class LiveLookUp(Generic[T]):
 
     async def _ask(self, name: Name) -> Seen[T]:
         """Ask until there is an answer that says something of the object; raise Unanswered."""
-        delay, why = FIRST_DELAY_S, "no answer"
-        with contextlib.suppress(TimeoutError):
+        delay = FIRST_DELAY_S
+        try:
             async with asyncio.timeout(LIVE_TIMEOUT_S):
-                while True:
-                    try:
-                        return await self._ask_once(name)
-                    except ApiRefused as exc:
-                        if not exc.is_overload:
-                            raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
-                        why = f"the Kubernetes API is overloaded: {exc}"
-                        await asyncio.sleep(exc.retry_after or delay)
-                    except ApiAway as exc:
-                        why = f"the Kubernetes API is away: {exc}"
-                        await asyncio.sleep(delay)
-                        await self._calls.here.wait()
+                while (seen := await self._ask_once(name, delay)) is None:
                     delay *= 2
-        raise Unanswered(why)
+                return seen
+        except TimeoutError as exc:
+            raise Unanswered(f"the Kubernetes API didn't answer in {LIVE_TIMEOUT_S} s") from exc
 
-    async def _ask_once(self, name: Name) -> Seen[T]:
+    async def _ask_once(self, name: Name, delay: float) -> Seen[T] | None:
+        """Return the object, or None when it is time to ask again; raise Unanswered."""
         try:
             item = await self._calls.call("GET", self._path(name), timeout_s=LIVE_TIMEOUT_S)
             return Seen(version_of(item), self._slim(item))
         except ApiRefused as exc:
             if exc.status == 404:
                 return Seen(0, None)
-            raise
+            if not exc.is_overload:
+                raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
+            await asyncio.sleep(exc.retry_after or delay)
+        except ApiAway as exc:
+            if not await self._calls.back_within(BACK_WITHIN_S):
+                raise Unanswered(f"the Kubernetes API is away: {exc}") from exc
+            await asyncio.sleep(delay)
+        return None
 
     def _keep(self, name: Name, task: asyncio.Task[Seen[T]]) -> None:
         del self._asked[name]
