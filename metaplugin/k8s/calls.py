@@ -18,7 +18,7 @@ from metaplugin.cni.raw import JSONObject
 from metaplugin.k8s.api import Api, ApiAway, ApiRefused
 from metaplugin.k8s.health import PATIENCE_S, Health
 
-AT_ONCE = 8
+READS_AT_ONCE, WRITES_AT_ONCE = 8, 8  # apart: writes that hang keep no ADD from asking
 FIRST_PROBE_S, LONGEST_PROBE_S = 0.2, 3.0  # the longest bounds how late a return is noticed
 PROBE_TIMEOUT_S = 8  # a slow server is not away
 
@@ -30,7 +30,8 @@ class Calls:
     def __init__(self, api: Api, health: Health) -> None:
         self._api = api
         self._health = health
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
         self._probing = asyncio.Semaphore(1)
         self._probe: asyncio.Task[None] | None = None
         self.gone, self.here = asyncio.Event(), asyncio.Event()
@@ -40,7 +41,8 @@ class Calls:
         self, method: str, path: str, *, timeout_s: float, body: Any = None
     ) -> JSONObject:
         """Return the object that the server answers with; raise ApiAway or ApiRefused."""
-        return await self._in_thread(self._places, method, path, timeout_s, body)
+        places = self._reading if method == "GET" else self._writing
+        return await self._in_thread(places, method, path, timeout_s, body)
 
     async def answers(self, task: asyncio.Task[Any], patience_s: float) -> bool:
         """Wait until a task of calls is done, the server found to be away, or the time is up; say
