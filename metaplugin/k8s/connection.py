@@ -107,7 +107,7 @@ class ApiConnection:
     def _pods_changed(self, changes: Mapping[Name, KnownPod | None]) -> None:
         if self._pods.synced.is_set():
             self._teach(changes)
-        self.status.pods_changed(changes)
+        self.status.pods_changed(name for name, pod in changes.items() if pod)
 
     def _teach(self, changes: Mapping[Name, KnownPod | None]) -> None:
         """Have remembered what ADD would ask for: most changes are of a pod's other parts."""

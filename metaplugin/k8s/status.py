@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from metaplugin.attachments.record import Record
 from metaplugin.cni.raw import JSONObject
@@ -66,7 +66,7 @@ class ApiStatus:
                 self._wanted[name] = record
 
     def pods_changed(self, changes: Iterable[Name]) -> None:
-        """Look again at the wanted statuses of these pods."""
+        """Look again at the wanted statuses of these pods, which are there."""
         for name in changes:
             if name in self._wanted and self._pods.synced.is_set():
                 self._begin(name)
@@ -104,27 +104,29 @@ class ApiStatus:
         while (uid := self._target(name)) is not None and not self._health.away:
             record, pod = self._wanted[name], self._pods.get(name)
             try:
-                await self._patch(name, uid, record.status)
-                if self._wanted.get(name) is record:
+                written = await self._patch(name, uid, record.status)
+                if self._target(name) is None or self._is_settled(name, record, written):
                     return
-                continue
+                pause = delay
             except ApiRefused as exc:
                 log.warning(
                     "network-status refused", extra={"pod": "/".join(name), "why": str(exc)}
                 )
-                if exc.status in _OTHER_POD:
-                    if self._pods.get(name) is pod and self._wanted.get(name) is record:
-                        return
-                    continue  # it has told already
+                if exc.status in _OTHER_POD and self._is_settled(name, record, pod):
+                    return
                 pause = FORBIDDEN_DELAY_S if exc.status == 403 else exc.retry_after or delay
             except ApiAway as exc:
                 log.warning("network-status waits", extra={"pod": "/".join(name), "why": str(exc)})
                 pause = delay
-            await asyncio.sleep(pause * random.uniform(0.7, 1))  # noqa: S311 - apart from others
+            await asyncio.sleep(pause * random.uniform(1, 1.3))  # noqa: S311 - apart from others
             delay = min(delay * 2, LONGEST_DELAY_S)
 
-    async def _patch(self, name: Name, uid: str, status: str) -> None:
-        """Write the annotation, and only to the pod of that UID."""
+    def _is_settled(self, name: Name, record: Record, pod: KnownPod | None) -> bool:
+        """Say whether nothing was told meanwhile: whoever told it found us busy."""
+        return self._wanted.get(name) is record and self._pods.get(name) is pod
+
+    async def _patch(self, name: Name, uid: str, status: str) -> KnownPod | None:
+        """Write the annotation, and only to the pod of that UID; return what it is then."""
         metadata: JSONObject = {"annotations": {STATUS_ANNOTATION: status}}
         if uid:
             metadata["uid"] = uid
@@ -134,8 +136,9 @@ class ApiStatus:
             timeout_s=PATCH_TIMEOUT_S,
             body={"metadata": metadata},
         )
-        if isinstance(written.get("metadata"), Mapping):
-            self._pods.offer(name, Seen(version_of(written), slim_pod(written)))
+        pod = Seen(version_of(written), slim_pod(written))
+        self._pods.offer(name, pod)
+        return pod.value
 
 
 def _name(record: Record) -> Name | None:
