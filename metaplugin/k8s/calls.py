@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import Any
 from metaplugin.cni.raw import JSONObject
 from metaplugin.k8s.api import Api, ApiAway, ApiRefused
 from metaplugin.k8s.health import PATIENCE_S, Health
+
+log = logging.getLogger(__name__)
 
 READS_AT_ONCE, WRITES_AT_ONCE = 8, 8  # apart: writes that hang keep no ADD from asking
 FIRST_PROBE_S, LONGEST_PROBE_S = 0.2, 3.0  # the longest bounds how late a return is noticed
@@ -87,9 +90,13 @@ class Calls:
         error."""
         delay = FIRST_PROBE_S
         while True:
-            self._api.reconnect()
-            with contextlib.suppress(ApiAway, ApiRefused):
+            try:
+                self._api.reconnect()
                 await self._in_thread(self._probing, "GET", "/version", PROBE_TIMEOUT_S, None)
+            except (ApiAway, ApiRefused):
+                pass  # the breaker knows
+            except Exception:  # a task's root: without it nothing would be asked any more
+                log.exception("defect")
             if not self._health.away:
                 return
             await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - apart from others

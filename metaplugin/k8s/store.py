@@ -59,9 +59,9 @@ class Store(Generic[T]):
         followers have been told already: it may be gone by now.
         """
         followed = any(resource.namespace in ("", name[0]) for resource in self._resources)
-        if followed and not (seen.version > self._newest and self._update(name, seen)):
-            return
-        self._on_change({name: seen.value})
+        told = 0 < seen.version <= self._newest
+        if not followed or (not told and self._update(name, seen)):
+            self._on_change({name: seen.value})
 
     def _apply_waiting(self) -> None:
         with self._lock:
