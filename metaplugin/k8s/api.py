@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client
 from kubernetes import config as credentials
 
@@ -26,6 +27,7 @@ CONNECT_TIMEOUT_S = 2  # a server in the cluster answers in milliseconds, or its
 LINE_LIMIT = 16 << 20  # etcd holds objects of 1.5 MiB at most
 POOL_SIZE = 16
 LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is looked at again all the same
+_MISSHAPEN = (ValueError, TypeError, LookupError, AttributeError)  # as the client fails over a file
 _MERGE_PATCH = "application/merge-patch+json"
 
 Query = Sequence[tuple[str, str]]
@@ -110,7 +112,7 @@ class Api:
                 credentials.load_kube_config(
                     str(self._kubeconfig), client_configuration=configuration
                 )
-        except (credentials.ConfigException, OSError, ValueError, TypeError) as exc:
+        except (credentials.ConfigException, yaml.YAMLError, *_MISSHAPEN, OSError) as exc:
             where = self._kubeconfig or "the pod's service account"
             raise ApiUnconfigured(f"{where}: {exc}") from exc
         configuration.retries = False  # whoever calls knows what a failure means
@@ -148,7 +150,11 @@ class Api:
             response: urllib3.HTTPResponse = self._client.call_api(
                 *request[:4], _request_timeout=timeout
             ).response
-        except (urllib3.exceptions.HTTPError, client.ApiException, OSError, ValueError) as exc:
+        except client.ApiException as exc:  # before there is an answer: TLS
+            # Rotated certificates; or a temporary file that the client wrote them to is gone.
+            self.renew_credentials()
+            raise ApiAway(f"{method} {path}: {exc}") from exc
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
             raise ApiAway(f"{method} {path}: {exc}") from exc
         return response
 

@@ -20,6 +20,7 @@ from metaplugin.cni.errors import (
 from metaplugin.commands.facts import OuterConfig, selected_elements, selected_network
 from metaplugin.commands.ports import KnownPod, Node, Settings
 from metaplugin.k8s import calls, cluster
+from metaplugin.k8s.api import Api, ApiUnconfigured
 from metaplugin.k8s.cluster import LiveLookUp
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 from metaplugin.npwg.selection import parse_networks_annotation
@@ -495,3 +496,32 @@ def test_a_token_that_is_not_accepted_is_tried_until_it_is(tmp_path: Path) -> No
                 networks(side, "a", "u")
             token.write_text("right")
             side.synced()
+
+
+def test_certificates_that_do_not_fit_are_read_again(server: ApiServer, tmp_path: Path) -> None:
+    """The server's may have been rotated, and the kubeconfig with it: nobody restarts us for it."""
+    kubeconfig = server.kubeconfig()
+    path = tmp_path / "kubeconfig"
+    authority = tmp_path / "ca.crt"
+    authority.write_text("no certificate")
+    expired = server.kubeconfig()
+    expired["clusters"][0]["cluster"] = {
+        "server": server.url.replace("http://", "https://"),
+        "certificate-authority": str(authority),
+    }
+    path.write_text(json.dumps(expired))
+    with Side(path) as side:
+        side.run(side.connection._calls.gone.wait())
+        path.write_text("{half a file")
+        with pytest.raises(TryAgainLater, match="the Kubernetes API is away"):
+            networks(side, "a", "u")
+        path.write_text(json.dumps(kubeconfig))
+        side.synced()
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[]", "text", "{}", '{"users": 7}', "\x00"])
+def test_a_kubeconfig_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    with pytest.raises(ApiUnconfigured, match=str(path)):
+        Api(path)
