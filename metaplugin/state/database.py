@@ -143,6 +143,8 @@ class StateDatabase:
             )
         self._connection.execute(_TABLES)
         self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
 
     def _close(self) -> None:
         if self._connection is not None:

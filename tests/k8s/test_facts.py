@@ -95,6 +95,7 @@ def test_the_runtimes_annotations_are_taken_as_they_are(server: ApiServer, side:
     """DESIGN 3.2: they win over the API's, and null says authoritatively that there are none."""
     server.put(pod("a", uid="u", networks="other"))
     side.memory.wait_for(lambda: side.memory.pods)
+    server.wait_for(lambda: len(server.open_watches()) == 2)
     before = server.tally()
     given = {POD_ANNOTATIONS: {"k8s.v1.cni.cncf.io/networks": "lan"}}
     assert networks(side, "a", "u", given) == ["lan"]
