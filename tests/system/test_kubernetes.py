@@ -109,12 +109,12 @@ def messages(server: ApiServer, pod: Pod) -> Counter[tuple[str, str]]:
     )
 
 
-def remembered(node: Node, pod: Pod) -> None:
-    """Wait until the daemon has been told of a pod, and has written it down."""
-    query = "SELECT 1 FROM objects WHERE kind = 'pod' AND name = ?"
+def remembered(node: Node, name: str) -> None:
+    """Wait until the daemon has been told of a pod or network, and has written it down."""
+    query = "SELECT 1 FROM objects WHERE name = ?"
     deadline = time.monotonic() + 20
     with contextlib.closing(sqlite3.connect(node.root / "state" / "state.db")) as database:
-        while not database.execute(query, (pod.name,)).fetchall():
+        while not database.execute(query, (name,)).fetchall():
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -230,6 +230,7 @@ def test_a_changed_definition_counts_for_the_next_pod_alone(node: Node, server: 
     assert node.add(first).exit_code == 0
     define(server, "lan", network(node.root, "lan", "10.1.1.9/24", mark="new"))
     define(server, "fresh", network(node.root, "fresh", "10.1.1.8/24"))
+    remembered(node, "fresh")  # and before it the change, in the order of the watch
     create(server, second, "lan,fresh")
     assert node.add(second).exit_code == 0
     published(server, first)
@@ -297,7 +298,7 @@ def test_an_outage_is_outlived(node: Node, server: ApiServer) -> None:
     for pod in (known, told, later):
         create(server, pod)
     for pod in (known, told, later):
-        remembered(node, pod)
+        remembered(node, pod.name)
     server.stop()
     assert node.add(known).exit_code == 0
     assert node.add(told).exit_code == 0
@@ -342,7 +343,7 @@ def test_a_slow_server_is_waited_for_by_nobody_who_knows(node: Node, server: Api
     """MULTUS-31: five seconds a request; a pod that must ask gets its answer."""
     known, asking = node.pod(None, uid="u"), node.pod(None, uid="v")
     create(server, known)
-    remembered(node, known)
+    remembered(node, known.name)
     server.inject(Slow(5), on())
     assert node.add(known).exit_code == 0
     assert interfaces(server, known) == []
