@@ -53,9 +53,7 @@ class StatusFolder:
             await self._write_due(name)
 
     def resume(self, records: Iterable[Record]) -> None:
-        """Take up the live records of an earlier process; a file of none, deleted while no process
-        ran, goes."""
-        self._due = dict.fromkeys(self._files())
+        """Take up the live records of an earlier process."""
         for record in sorted(records, key=lambda record: record.created):
             name = _file_name(record)
             if name and record.complete:
@@ -101,11 +99,6 @@ class StatusFolder:
             return
         if self._due.get(name) is record:
             self._due.pop(name, None)
-
-    def _files(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            return [path.name for path in self._folder.glob("*_*.yaml")]
-        return []
 
     def _bring_about(self, name: str, record: Record | None) -> None:
         path = self._folder / name

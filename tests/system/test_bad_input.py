@@ -253,7 +253,7 @@ def test_a_delegate_whose_interpreter_is_missing(recording_node: Node) -> None:
     assert left(recording_node) == NOTHING
 
 
-DEPTHS = [100, 300, *range(384, 408, 3), 900, 960]
+DEPTHS = [100, 150, *range(184, 208, 3), 400, 900, 960]
 
 
 @pytest.mark.parametrize("place", ["definition", "result", "cni-args"])
