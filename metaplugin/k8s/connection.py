@@ -29,6 +29,8 @@ from metaplugin.k8s.status import ApiStatus
 from metaplugin.k8s.store import Store
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 
+SETTLE_S = 0.5  # a server that is well lists in less
+
 
 class ApiConnection:
     """All of a node's dealings with the API server. `start` follows it; without that only single
@@ -48,6 +50,7 @@ class ApiConnection:
         self._loop = asyncio.get_running_loop()
         api = Api(kubeconfig)
         health = Health(self._note_health)
+        self._health = health
         self._calls = Calls(api, health)
         pods = pods_of_node(node_name)
         definitions = definitions_of(definition_namespaces)
@@ -74,6 +77,7 @@ class ApiConnection:
 
     def start(self, records: Iterable[Record]) -> None:
         """Follow the server from now on, and take up the statuses of live records."""
+        self._health.waited_in_vain()  # until its first answer: last known copies don't wait for it
         self.status.resume(records)
         self._tasks = [
             asyncio.create_task(self.events.keep_writing()),
@@ -82,6 +86,20 @@ class ApiConnection:
         ]
         for reflector in self._reflectors:
             reflector.start()
+
+    async def settle(self) -> None:
+        """Give the server a moment to say what there is, so that the first pods need no last known
+        copies; none if it is away."""
+        waiting = [
+            asyncio.create_task(wait()) for wait in (self._all_listed, self._calls.gone.wait)
+        ]
+        await asyncio.wait(waiting, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def _all_listed(self) -> None:
+        for store in (self._pods, self._definitions):
+            await store.synced.wait()
 
     async def close(self) -> None:
         """Follow no more; what waits to be written is lost, but for the records' statuses."""
