@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from metaplugin.k8s.reflector import Reflector
 from metaplugin.k8s.status import ApiStatus
 from metaplugin.k8s.store import Store
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
+
+log = logging.getLogger(__name__)
 
 SETTLE_S = 0.5  # a server that is well lists in less
 
@@ -149,7 +152,10 @@ class ApiConnection:
 
     def _health_changed(self) -> None:
         self._calls.note_health()
-        if not self._calls.gone.is_set():
+        if self._calls.gone.is_set():
+            log.warning("the Kubernetes API is away: last known copies serve")
+        else:
+            log.info("the Kubernetes API answers again")
             self.status.look_at_all()
 
 
