@@ -134,8 +134,8 @@ class Calls:
         except ApiAway:
             self._health.failed()
             raise
-        except ApiRefused:
-            self._health.answered(time.monotonic() - asked)
+        except ApiRefused as exc:
+            self._health.answered(time.monotonic() - asked, overloaded=exc.is_overload)
             raise
         self._health.answered(time.monotonic() - asked)
         return result
