@@ -5,6 +5,8 @@
 #   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
 #   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
+#   make outages  ADD in each outage of the API server against all well, a table (ARGS="--rounds 50")
+#   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
@@ -72,6 +74,14 @@ bench: setup
 fuzz: setup $(SHIM_FUZZER) $(ATHERIS)/.stamp
 	PYTHONPATH=$(ATHERIS) SHIM_FUZZER=$(SHIM_FUZZER) FUZZ_SECONDS=$(SECONDS) \
 		tests/run-in-namespaces tests/fuzz/run $(BIN)/python $(ARGS)
+
+.PHONY: outages
+outages: setup control-plane
+	tests/run-in-namespaces $(BIN)/python -m tests.outage $(ARGS)
+
+.PHONY: soak
+soak: setup control-plane
+	tests/run-in-namespaces $(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: wheel
 wheel: dist/.stamp

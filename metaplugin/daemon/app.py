@@ -60,6 +60,7 @@ async def run_daemon(config: DaemonConfig) -> None:
         records = RecordFolder(config.state_dir, disk)
         side = cluster_side(config, database, disk)
         side.start([stored.record for stored in await records.read_all()])
+        await side.settle()
         tidying = asyncio.create_task(_keep_tidy(records, side))
         await _serve(config, wire(config, side, records, disk), netlink, stop)
         tidying.cancel()

@@ -49,6 +49,9 @@ class NoCluster:
     def start(self, records: Iterable[Record]) -> None:
         """Do nothing."""
 
+    async def settle(self) -> None:
+        """Do nothing."""
+
     async def close(self) -> None:
         """Do nothing."""
 

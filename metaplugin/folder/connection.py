@@ -42,6 +42,9 @@ class FolderConnection:
         self.status.resume(records)
         self._writing = asyncio.create_task(self.status.keep_writing())
 
+    async def settle(self) -> None:
+        """Wait for nothing: the folder is read at each request."""
+
     async def close(self) -> None:
         if self._writing:
             self._writing.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,15 @@ LINE_LIMIT = 16 << 20  # etcd holds objects of 1.5 MiB at most
 POOL_SIZE = 16
 LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is looked at again all the same
 _MISSHAPEN = (ValueError, TypeError, LookupError, AttributeError)  # as the client fails over a file
+# A peer that is lost in silence breaks its connections within 7 s, idle watches too: the kernel
+# asks it after 5 s without a packet, then every second, and gives up after 6.
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 6000),  # ms
+]
 _MERGE_PATCH = "application/merge-patch+json"
 
 Query = Sequence[tuple[str, str]]
@@ -117,6 +127,7 @@ class Api:
             raise ApiUnconfigured(f"{where}: {exc}") from exc
         configuration.retries = False  # whoever calls knows what a failure means
         configuration.connection_pool_maxsize = POOL_SIZE
+        configuration.socket_options = _SOCKET_OPTIONS
         return client.ApiClient(configuration)
 
     def _open(

@@ -47,7 +47,7 @@ class Calls:
         places = self._reading if method == "GET" else self._writing
         return await self._in_thread(places, method, path, timeout_s, body)
 
-    async def answers(self, task: asyncio.Task[Any], patience_s: float) -> bool:
+    async def answers(self, task: asyncio.Future[Any], patience_s: float) -> bool:
         """Wait until a task of calls is done, the server found to be away, or the time is up; say
         whether it is done. One that takes long makes us look whether the server is there at all."""
         await asyncio.wait({task}, timeout=min(patience_s, PATIENCE_S))
@@ -134,8 +134,8 @@ class Calls:
         except ApiAway:
             self._health.failed()
             raise
-        except ApiRefused:
-            self._health.answered(time.monotonic() - asked)
+        except ApiRefused as exc:
+            self._health.answered(time.monotonic() - asked, overloaded=exc.is_overload)
             raise
         self._health.answered(time.monotonic() - asked)
         return result

@@ -1,7 +1,8 @@
 """Pods and net-attach-defs for ADD: what is watched, else one live request, else the last copy.
 
-Where a last copy could do, a request gets PATIENCE_S; where nothing is known it gets its full time,
-and goes on when the ADD has given up: its result serves the runtime's retry.
+Where a last copy could do, a request gets PATIENCE_S, and a slow server isn't asked; where nothing
+is known it gets its full time, and goes on when the ADD has given up: its result serves the
+runtime's retry.
 """
 
 from __future__ import annotations
@@ -158,17 +159,22 @@ class ApiCluster:
     ) -> T | None:
         """Return the object as it is now, or `known` when that can't be had in time; raise
         TryAgainLater when there is neither."""
-        patience = LIVE_TIMEOUT_S if known is None else 0 if self.health.slow else PATIENCE_S
+        if known is not None and self.health.slow:
+            return _last_known(what, known, "the Kubernetes API is slow, and was not asked")
         try:
-            seen = await look_up(name, patience)
+            seen = await look_up(name, LIVE_TIMEOUT_S if known is None else PATIENCE_S)
         except Unanswered as exc:
             if known is None:
                 raise TryAgainLater(f"{what} is not known: {exc}") from exc
-            log.warning("last known copy used", extra={"object": what, "why": str(exc)})
-            return known
+            return _last_known(what, known, str(exc))
         if seen.value is not None:  # of a deletion the watch tells, and in order
             store.offer(name, seen)
         return seen.value
+
+
+def _last_known(what: str, known: T, why: str) -> T:
+    log.warning("last known copy used", extra={"object": what, "why": why})
+    return known
 
 
 def _usable(definition: Definition | None) -> NetworkAttachmentDefinition | None:

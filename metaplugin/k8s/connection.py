@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,10 @@ from metaplugin.k8s.status import ApiStatus
 from metaplugin.k8s.store import Store
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.5  # a server that is well lists in less
+
 
 class ApiConnection:
     """All of a node's dealings with the API server. `start` follows it; without that only single
@@ -48,6 +53,7 @@ class ApiConnection:
         self._loop = asyncio.get_running_loop()
         api = Api(kubeconfig)
         health = Health(self._note_health)
+        self._health = health
         self._calls = Calls(api, health)
         pods = pods_of_node(node_name)
         definitions = definitions_of(definition_namespaces)
@@ -74,6 +80,7 @@ class ApiConnection:
 
     def start(self, records: Iterable[Record]) -> None:
         """Follow the server from now on, and take up the statuses of live records."""
+        self._health.waited_in_vain()  # until its first answer: last known copies don't wait for it
         self.status.resume(records)
         self._tasks = [
             asyncio.create_task(self.events.keep_writing()),
@@ -82,6 +89,20 @@ class ApiConnection:
         ]
         for reflector in self._reflectors:
             reflector.start()
+
+    async def settle(self) -> None:
+        """Give the server a moment to say what there is, so that the first pods need no last known
+        copies; none if it is away."""
+        waiting = [
+            asyncio.create_task(wait()) for wait in (self._all_listed, self._calls.gone.wait)
+        ]
+        await asyncio.wait(waiting, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+
+    async def _all_listed(self) -> None:
+        for store in (self._pods, self._definitions):
+            await store.synced.wait()
 
     async def close(self) -> None:
         """Follow no more; what waits to be written is lost, but for the records' statuses."""
@@ -131,7 +152,10 @@ class ApiConnection:
 
     def _health_changed(self) -> None:
         self._calls.note_health()
-        if not self._calls.gone.is_set():
+        if self._calls.gone.is_set():
+            log.warning("the Kubernetes API is away: last known copies serve")
+        else:
+            log.info("the Kubernetes API answers again")
             self.status.look_at_all()
 
 

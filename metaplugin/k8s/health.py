@@ -13,7 +13,8 @@ PATIENCE_S = 2  # how long something waits for an answer that it can do without
 
 class Health:
     """Shared by all threads that ask. `on_change` is called, in the thread that found it, whenever
-    `away` has changed. An answer that is an error is an answer."""
+    `away` has changed. An answer that is an error is an answer. While the server is `slow`, what
+    can do without an answer doesn't ask."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.slow = False
@@ -26,9 +27,9 @@ class Health:
     def away(self) -> bool:
         return not self._here.is_set()
 
-    def answered(self, seconds: float) -> None:
-        """Note an answer that took so long."""
-        self.slow = seconds > PATIENCE_S
+    def answered(self, seconds: float, *, overloaded: bool = False) -> None:
+        """Note an answer that took so long, or said that the server can't serve now."""
+        self.slow = overloaded or seconds > PATIENCE_S
         self._set(away=False)
 
     def waited_in_vain(self) -> None:

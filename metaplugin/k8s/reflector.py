@@ -103,6 +103,7 @@ class Reflector(Generic[T]):
                 self._version = ""
                 self._pause(str(exc))
             except ApiRefused as exc:
+                self._health.answered(0, overloaded=exc.is_overload)
                 self._version = "" if exc.status == GONE else self._version
                 at_least = REFUSED_DELAY_S if exc.status in REFUSALS else 0
                 self._pause(str(exc), exc.retry_after or at_least)

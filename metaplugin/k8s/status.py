@@ -8,9 +8,11 @@ to the server or to us, the difference is looked at again; nobody else's annotat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from metaplugin.attachments.record import Record
 from metaplugin.cni.raw import JSONObject
@@ -26,9 +28,18 @@ from metaplugin.npwg.status import STATUS_ANNOTATION
 log = logging.getLogger(__name__)
 
 PATCH_TIMEOUT_S = 20
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 4.0
-FORBIDDEN_DELAY_S = 60  # an operator has to act
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 3.0  # the longest bounds how late a return is noticed
+FORBIDDEN_DELAY_S = 60  # an operator has to act; but a server that just started also says 403
 _OTHER_POD = frozenset({404, 409, 422})  # gone, or another of that name: the watch will tell
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What brings a status about; `tried` is done once the server has been asked for the first
+    time, whatever it said."""
+
+    running: asyncio.Task[None]
+    tried: asyncio.Future[None]
 
 
 class ApiStatus:
@@ -39,10 +50,11 @@ class ApiStatus:
         self._health = health
         self._pods = pods
         self._wanted: dict[Name, Record] = {}
-        self._tasks: dict[Name, asyncio.Task[None]] = {}
+        self._tasks: dict[Name, _Task] = {}
 
     async def publish(self, record: Record) -> None:
-        """Want the status; wait for it where the pod has more than its default network."""
+        """Want the status; wait for the first attempt where the pod has more than its default
+        network."""
         name = _name(record)
         if name is None:
             return
@@ -50,7 +62,7 @@ class ApiStatus:
         task = self._begin(name)
         unhurried = len(record.attachments) > 1 and not self._health.away and not self._health.slow
         if task and unhurried:
-            await self._calls.answers(task, PATIENCE_S)
+            await self._calls.answers(task.tried, PATIENCE_S)
 
     async def withdraw(self, record: Record) -> None:
         """Want it no more; the annotation goes with the pod, and a newer sandbox's stays."""
@@ -75,16 +87,19 @@ class ApiStatus:
         """Look at every wanted status: after the pods have been listed, or the server is back."""
         self.pods_changed(list(self._wanted))
 
-    def _begin(self, name: Name) -> asyncio.Task[None] | None:
+    def _begin(self, name: Name) -> _Task | None:
         """Return the task that brings a status about, None when there is nothing to do now."""
         task = self._tasks.get(name)
-        if (task is None or task.done()) and self._target(name) is not None:
-            task = self._tasks[name] = asyncio.create_task(self._bring_about(name))
-            task.add_done_callback(lambda done: self._forget(name, done))
+        if (task is None or task.running.done()) and self._target(name) is not None:
+            tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            running = asyncio.create_task(self._bring_about(name, tried))
+            task = self._tasks[name] = _Task(running, tried)
+            running.add_done_callback(lambda done: self._forget(name, done))
         return task
 
     def _forget(self, name: Name, done: asyncio.Task[None]) -> None:
-        if self._tasks.get(name) is done:
+        task = self._tasks.get(name)
+        if task and task.running is done:
             del self._tasks[name]
 
     def _target(self, name: Name) -> str | None:
@@ -99,27 +114,50 @@ class ApiStatus:
         wanting = pod.is_meant_by(record.pod) and pod.network_status != record.status
         return pod.uid if wanting else None
 
-    async def _bring_about(self, name: Name) -> None:
+    async def _bring_about(self, name: Name, tried: asyncio.Future[None]) -> None:
+        """Write the status until it is there or can't be; `tried` is done after the first time."""
         delay = FIRST_DELAY_S
-        while (uid := self._target(name)) is not None and not self._health.away:
-            record, pod = self._wanted[name], self._pods.get(name)
-            try:
-                written = await self._patch(name, uid, record.status)
-                if self._target(name) is None or self._is_settled(name, record, written):
+        try:
+            while (uid := self._target(name)) is not None and not self._health.away:
+                pause = await self._attempt(name, uid, delay)
+                if pause is None:
                     return
-                pause = delay
-            except ApiRefused as exc:
-                log.warning(
-                    "network-status refused", extra={"pod": "/".join(name), "why": str(exc)}
-                )
-                if exc.status in _OTHER_POD and self._is_settled(name, record, pod):
-                    return
-                pause = FORBIDDEN_DELAY_S if exc.status == 403 else exc.retry_after or delay
-            except ApiAway as exc:
-                log.warning("network-status waits", extra={"pod": "/".join(name), "why": str(exc)})
-                pause = delay
-            await asyncio.sleep(pause * random.uniform(1, 1.3))  # noqa: S311 - apart from others
-            delay = min(delay * 2, LONGEST_DELAY_S)
+                _finish(tried)
+                await self._rest(pause)
+                delay = min(delay * 2, FORBIDDEN_DELAY_S)
+        finally:
+            _finish(tried)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long, or until the server is away: its return begins anew."""
+        jitter = random.uniform(1, 1.3)  # noqa: S311 - apart from others
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.gone.wait(), seconds * jitter)
+
+    async def _attempt(self, name: Name, uid: str, delay: float) -> float | None:
+        """Write the annotation once; return how long to wait before the next time, None when
+        there is nothing to repeat."""
+        fields = {"pod": "/".join(name)}
+        record, pod = self._wanted[name], self._pods.get(name)
+        patch = asyncio.create_task(self._patch(name, uid, record.status))
+        try:
+            if await self._calls.answers(patch, PATCH_TIMEOUT_S):
+                settled = self._is_settled(name, record, patch.result())
+                if settled or self._target(name) is None:
+                    return None
+            else:
+                patch.cancel()  # its connection may be dead; the server's return must not wait
+                log.warning("network-status waits", extra={**fields, "why": "no answer"})
+        except ApiRefused as exc:
+            log.warning("network-status refused", extra={**fields, "why": str(exc)})
+            if exc.status in _OTHER_POD and self._is_settled(name, record, pod):
+                return None
+            if exc.status == 403:
+                return delay
+            return exc.retry_after or min(delay, LONGEST_DELAY_S)
+        except ApiAway as exc:
+            log.warning("network-status waits", extra={**fields, "why": str(exc)})
+        return min(delay, LONGEST_DELAY_S)
 
     def _is_settled(self, name: Name, record: Record, pod: KnownPod | None) -> bool:
         """Say whether nothing was told meanwhile: whoever told it found us busy."""
@@ -139,6 +177,11 @@ class ApiStatus:
         pod = Seen(version_of(written), slim_pod(written))
         self._pods.offer(name, pod)
         return pod.value
+
+
+def _finish(tried: asyncio.Future[None]) -> None:
+    if not tried.done():
+        tried.set_result(None)
 
 
 def _name(record: Record) -> Name | None:

@@ -53,6 +53,11 @@ class Program:
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def terminate(self) -> None:
+        """Ask the program to end, and don't wait for it."""
+        assert self._process is not None, "not started"
+        self._process.terminate()
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the program, paused or not, and wait for its end."""
         if self._process is not None:
@@ -142,7 +147,7 @@ class Cluster:
         self.wait_until_ready()
 
     def stop(self) -> None:
-        """Stop the API server in an orderly way: it ends its watches."""
+        """Stop the API server in an orderly way: it takes a minute while somebody watches."""
         self.api.stop()
 
     def kill(self) -> None:
