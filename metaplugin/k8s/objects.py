@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ class Malformed:
 Definition = NetworkAttachmentDefinition | Malformed
 
 _KEPT_PREFIXES = ("k8s.v1.cni.cncf.io/", "v1.multus-cni.io/", "kubernetes.io/config.")
+_NONE: dict[str, str] = {}
 _DEFINITIONS = "network-attachment-definitions"
 _GROUP = "/apis/k8s.cni.cncf.io/v1"
 
@@ -67,11 +69,10 @@ def events_path(namespace: str) -> str:
 def slim_pod(item: JSONObject) -> KnownPod:
     metadata = item["metadata"]
     annotations = _kept(metadata.get("annotations"))
-    status = annotations.pop(STATUS_ANNOTATION, "")
     return KnownPod(
         uid=str(metadata.get("uid") or ""),
-        annotations=annotations,
-        network_status=status,
+        annotations={k: v for k, v in annotations.items() if k != STATUS_ANNOTATION},
+        network_status=annotations.get(STATUS_ANNOTATION, ""),
     )
 
 
@@ -86,13 +87,15 @@ def slim_definition(item: JSONObject) -> Definition:
 
 
 def _kept(annotations: Any) -> dict[str, str]:
-    if not isinstance(annotations, Mapping):
-        return {}
-    return {
-        key: value
+    """Return the annotations that matter, not to be changed: most objects share an empty one."""
+    if not isinstance(annotations, dict):
+        return _NONE
+    kept = {
+        sys.intern(key): value
         for key, value in annotations.items()
-        if isinstance(value, str) and str(key).startswith(_KEPT_PREFIXES)
+        if isinstance(value, str) and key.startswith(_KEPT_PREFIXES)
     }
+    return kept or _NONE
 
 
 def _quoted(part: str) -> str:
