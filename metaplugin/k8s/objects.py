@@ -26,6 +26,9 @@ class Malformed:
 
 Definition = NetworkAttachmentDefinition | Malformed
 
+# How much memory a list needs at its height: parsed, a definition takes some 10 KB, a pod 50 KB.
+DEFINITIONS_PAGE, PODS_PAGE = 500, 100
+
 _KEPT_PREFIXES = ("k8s.v1.cni.cncf.io/", "v1.multus-cni.io/", "kubernetes.io/config.")
 _NONE: dict[str, str] = {}
 _DEFINITIONS = "network-attachment-definitions"
@@ -34,18 +37,23 @@ _GROUP = "/apis/k8s.cni.cncf.io/v1"
 
 def pods_of_node(node_name: str) -> Resource[KnownPod]:
     return Resource(
-        path="/api/v1/pods", slim=slim_pod, query=(("fieldSelector", f"spec.nodeName={node_name}"),)
+        path="/api/v1/pods",
+        slim=slim_pod,
+        page=PODS_PAGE,
+        query=(("fieldSelector", f"spec.nodeName={node_name}"),),
     )
 
 
 def definitions_of(namespaces: Sequence[str]) -> tuple[Resource[Definition], ...]:
     """Return the definitions of these namespaces, or of all when none is given."""
     if not namespaces:
-        return (Resource(path=f"{_GROUP}/{_DEFINITIONS}", slim=slim_definition),)
+        path = f"{_GROUP}/{_DEFINITIONS}"
+        return (Resource(path=path, slim=slim_definition, page=DEFINITIONS_PAGE),)
     return tuple(
         Resource(
             path=f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}",
             slim=slim_definition,
+            page=DEFINITIONS_PAGE,
             namespace=namespace,
         )
         for namespace in namespaces

@@ -22,7 +22,6 @@ from metaplugin.k8s.health import Health
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
 LIST_TIMEOUT_S = 30
 WATCH_S = 300  # the server ends a watch after it, and sends a bookmark every minute
 WATCH_IDLE_S = 90  # without even a bookmark the connection is half open
@@ -39,11 +38,12 @@ class Expired(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource(Generic[T]):
-    """A collection: its path, the query that selects from it, and what is kept of each object;
-    `namespace` when it is only that one's."""
+    """A collection: its path, the query that selects from it, how many objects come at once, and
+    what is kept of each; `namespace` when it is only that one's."""
 
     path: str
     slim: Callable[[JSONObject], T]
+    page: int
     query: Query = ()
     namespace: str = ""
 
@@ -129,7 +129,7 @@ class Reflector(Generic[T]):
 
     def _take_page(self, following: Query, found: dict[Name, Seen[T]]) -> tuple[str, str]:
         """Add a page's objects; return the list's version, and what to continue it with."""
-        page = self._ask([*self._resource.query, ("limit", str(PAGE)), *following])
+        page = self._ask([*self._resource.query, ("limit", str(self._resource.page)), *following])
         for item in _items(page):
             found[_name(item)] = self._seen(item)
         metadata = _metadata(page)
