@@ -23,10 +23,10 @@ from tests.controlplane import objects
 from tests.controlplane.cluster import running_cluster
 from tests.controlplane.proxy import FaultProxy
 from tests.k8s_scale import fleet
+from tests.k8s_scale.fleet import DEFINITIONS, PODS
 from tests.k8s_scale.follower import Follower
 from tests.k8s_scale.upstream import Double, Real, Upstream
 
-DEFINITIONS, PODS = 10_000, 500
 RESTARTS = 3
 SETTLE_S = 1.0  # for what is in flight
 API_POD, FOLDER_POD = "bench-api", "bench-folder"

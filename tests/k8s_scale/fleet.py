@@ -11,6 +11,7 @@ from tests.controlplane import objects
 JSONObject = dict[str, Any]
 
 NODE_NAME = "node-1"
+DEFINITIONS, PODS = 10_000, 500
 NAMESPACES = 100
 MTU = 1500
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"

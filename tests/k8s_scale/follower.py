@@ -67,10 +67,10 @@ class Follower:
         """Return how many objects state.db holds."""
         return self._query("SELECT count(*) FROM objects WHERE kind = ?", kind)
 
-    def remembers(self, text: str) -> bool:
-        """Say whether the text is in any definition of state.db."""
+    def remembers(self, text: str, times: int = 1) -> bool:
+        """Say whether so many definitions of state.db hold the text."""
         found = "SELECT count(*) FROM objects WHERE kind = 'definition' AND instr(content, ?)"
-        return self._query(found, text) > 0
+        return self._query(found, text) >= times
 
     def _query(self, statement: str, value: str) -> int:
         path = self.node.root / "state" / "state.db"
