@@ -1,5 +1,7 @@
-"""What holds for 10,000 net-attach-defs and 500 pods on a machine of any speed; `make bench-k8s` has
-the times."""
+"""What holds for 10,000 net-attach-defs and 500 pods on a machine of any speed.
+
+`make bench-k8s` has the times.
+"""
 
 from __future__ import annotations
 
