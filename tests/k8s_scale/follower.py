@@ -24,7 +24,8 @@ class Follower:
     def __init__(self, upstream: Upstream) -> None:
         root = new_root()
         self.node = Node(root, bridge_network(root, subnet="10.90.0.0/16"))
-        upstream.kubeconfig(root / "kubeconfig")
+        self._upstream = upstream
+        upstream.kubeconfig(root / "kubeconfig", observed=True)
         self.node.daemon_keys |= {
             "manifests": None,
             "kubernetes": {"kubeconfig": str(root / "kubeconfig"), "nodeName": NODE_NAME},
@@ -35,6 +36,13 @@ class Follower:
         """Start the daemon; return when it serves."""
         self.node.log.write_text("")
         self.node.start()
+
+    def restart(self, *, observed: bool) -> None:
+        """Start it anew, connected to the observed end of the server or to the server itself."""
+        self.stop()
+        self._upstream.kubeconfig(self.node.root / "kubeconfig", observed=observed)
+        self.start()
+        self.wait_for(lambda: self.synced)
 
     @property
     def synced(self) -> bool:

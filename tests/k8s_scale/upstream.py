@@ -22,7 +22,8 @@ JSONObject = dict[str, Any]
 class Upstream(Protocol):
     """An API server: objects in, and what daemons asked of it."""
 
-    def kubeconfig(self, path: Path) -> None: ...
+    def kubeconfig(self, path: Path, *, observed: bool) -> None:
+        """Write a kubeconfig, `observed` for where requests are counted and watches can be cut."""
 
     def create(self, resources: Sequence[JSONObject]) -> None: ...
 
@@ -44,7 +45,7 @@ class Double:
     def __init__(self, server: ApiServer) -> None:
         self.server = server
 
-    def kubeconfig(self, path: Path) -> None:
+    def kubeconfig(self, path: Path, *, observed: bool) -> None:
         path.write_text(json.dumps(self.server.kubeconfig()))
 
     def create(self, resources: Sequence[JSONObject]) -> None:
@@ -74,8 +75,9 @@ class Real:
         self._cluster, self._proxy = cluster, proxy
         cluster.admin.create_all(namespaces())
 
-    def kubeconfig(self, path: Path) -> None:
-        self._cluster.kubeconfig(path, token=self._cluster.token(), url=self._proxy.url)
+    def kubeconfig(self, path: Path, *, observed: bool) -> None:
+        url = self._proxy.url if observed else ""
+        self._cluster.kubeconfig(path, token=self._cluster.token(), url=url)
 
     def create(self, resources: Sequence[JSONObject]) -> None:
         self._cluster.admin.create_all(resources)
