@@ -86,11 +86,21 @@ class Store(Generic[T]):
         self._newest = max(self._newest, batch.version)
         if batch.complete:
             self._unlisted.discard(resource)
-            inside = (n for n in self._objects if resource.namespace in ("", n[0]))
-            for name in [name for name in inside if name not in batch.changes]:
+            for name in self._gone(resource, batch):
                 del self._objects[name]
                 changes[name] = None
         return changes
+
+    def _gone(self, resource: Resource[T], batch: Batch[T]) -> list[Name]:
+        """Return what is held and not in a complete batch, nor newer than it: an answer may have
+        overtaken a list."""
+        return [
+            name
+            for name, held in self._objects.items()
+            if resource.namespace in ("", name[0])
+            and name not in batch.changes
+            and not 0 < batch.version < held.version
+        ]
 
     def _update(self, name: Name, seen: Seen[T]) -> bool:
         """Keep what was seen, unless what is held is as new; say whether it was kept."""

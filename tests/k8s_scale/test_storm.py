@@ -15,7 +15,7 @@ RESOURCE: Resource[int] = Resource(path="/r", slim=len, page=10)
 
 
 def batch(version: int) -> Batch[int]:
-    return Batch({("default", "a"): Seen(version, version)})
+    return Batch({("default", "a"): Seen(version, version)}, version)
 
 
 async def told_of_a_storm(seconds: float) -> tuple[list[int], int, float]:
@@ -72,3 +72,17 @@ def test_a_single_change_is_told_at_once() -> None:
     """The best of some tries, since the machine may be busy."""
     tries = [max(asyncio.run(times_of_two_changes())) for _ in range(3)]
     assert min(tries) < REST_S / 2
+
+
+async def held_after_a_list_that_an_answer_overtook() -> int | None:
+    told = asyncio.Event()
+    store: Store[int] = Store((RESOURCE,), lambda changes: told.set())
+    store.deliver(RESOURCE, Batch({("default", "b"): Seen(1, 1)}, 5, complete=True))
+    store.offer(("default", "a"), Seen(6, 6))
+    await asyncio.wait_for(store.synced.wait(), 20)
+    return store.get(("default", "a"))
+
+
+def test_an_object_newer_than_a_list_outlives_it() -> None:
+    """A pod made after the list was asked for isn't in it."""
+    assert asyncio.run(held_after_a_list_that_an_answer_overtook()) == 6
