@@ -2,6 +2,7 @@
 #   make demo   run every example in private namespaces   (ARGS=--keep leaves the pods to look at)
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
+#   make bench-k8s  what following 10,000 net-attach-defs costs, table in build/bench (minutes)
 #   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
 #   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
@@ -69,6 +70,10 @@ runtimes: packages
 .PHONY: bench
 bench: setup
 	tests/run-in-namespaces $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-k8s
+bench-k8s: setup control-plane
+	tests/run-in-namespaces $(BIN)/python -m tests.bench.k8s $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup $(SHIM_FUZZER) $(ATHERIS)/.stamp

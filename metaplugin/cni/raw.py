@@ -16,6 +16,8 @@ JSONObject = dict[str, Any]
 MAX_NESTING = 200
 RECORD_NESTING = MAX_NESTING + 20
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 def load_object(data: bytes, *, what: str, nesting: int = MAX_NESTING) -> JSONObject:
     """Return the JSON object in `data`; `what` names it in errors.
@@ -54,7 +56,7 @@ def load_value(data: bytes, *, what: str, nesting: int = MAX_NESTING) -> Any:
 
 def dump(value: Any) -> bytes:
     """Return compact JSON in ASCII, which also carries text that UTF-8 can't (lone surrogates)."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _is_deeper(value: Any, limit: int) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -25,25 +26,34 @@ class Malformed:
 
 Definition = NetworkAttachmentDefinition | Malformed
 
+# How much memory a list needs at its height: parsed, a definition takes some 10 KB, a pod 50 KB.
+DEFINITIONS_PAGE, PODS_PAGE = 500, 100
+
 _KEPT_PREFIXES = ("k8s.v1.cni.cncf.io/", "v1.multus-cni.io/", "kubernetes.io/config.")
+_NONE: dict[str, str] = {}
 _DEFINITIONS = "network-attachment-definitions"
 _GROUP = "/apis/k8s.cni.cncf.io/v1"
 
 
 def pods_of_node(node_name: str) -> Resource[KnownPod]:
     return Resource(
-        path="/api/v1/pods", slim=slim_pod, query=(("fieldSelector", f"spec.nodeName={node_name}"),)
+        path="/api/v1/pods",
+        slim=slim_pod,
+        page=PODS_PAGE,
+        query=(("fieldSelector", f"spec.nodeName={node_name}"),),
     )
 
 
 def definitions_of(namespaces: Sequence[str]) -> tuple[Resource[Definition], ...]:
     """Return the definitions of these namespaces, or of all when none is given."""
     if not namespaces:
-        return (Resource(path=f"{_GROUP}/{_DEFINITIONS}", slim=slim_definition),)
+        path = f"{_GROUP}/{_DEFINITIONS}"
+        return (Resource(path=path, slim=slim_definition, page=DEFINITIONS_PAGE),)
     return tuple(
         Resource(
             path=f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}",
             slim=slim_definition,
+            page=DEFINITIONS_PAGE,
             namespace=namespace,
         )
         for namespace in namespaces
@@ -67,11 +77,10 @@ def events_path(namespace: str) -> str:
 def slim_pod(item: JSONObject) -> KnownPod:
     metadata = item["metadata"]
     annotations = _kept(metadata.get("annotations"))
-    status = annotations.pop(STATUS_ANNOTATION, "")
     return KnownPod(
         uid=str(metadata.get("uid") or ""),
-        annotations=annotations,
-        network_status=status,
+        annotations={k: v for k, v in annotations.items() if k != STATUS_ANNOTATION},
+        network_status=annotations.get(STATUS_ANNOTATION, ""),
     )
 
 
@@ -86,13 +95,15 @@ def slim_definition(item: JSONObject) -> Definition:
 
 
 def _kept(annotations: Any) -> dict[str, str]:
-    if not isinstance(annotations, Mapping):
-        return {}
-    return {
-        key: value
+    """Return the annotations that matter, not to be changed: most objects share an empty one."""
+    if not isinstance(annotations, dict):
+        return _NONE
+    kept = {
+        sys.intern(key): value
         for key, value in annotations.items()
-        if isinstance(value, str) and str(key).startswith(_KEPT_PREFIXES)
+        if isinstance(value, str) and key.startswith(_KEPT_PREFIXES)
     }
+    return kept or _NONE
 
 
 def _quoted(part: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from metaplugin.k8s.health import Health
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
 LIST_TIMEOUT_S = 30
 WATCH_S = 300  # the server ends a watch after it, and sends a bookmark every minute
 WATCH_IDLE_S = 90  # without even a bookmark the connection is half open
@@ -38,11 +38,12 @@ class Expired(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource(Generic[T]):
-    """A collection: its path, the query that selects from it, and what is kept of each object;
-    `namespace` when it is only that one's."""
+    """A collection: its path, the query that selects from it, how many objects come at once, and
+    what is kept of each; `namespace` when it is only that one's."""
 
     path: str
     slim: Callable[[JSONObject], T]
+    page: int
     query: Query = ()
     namespace: str = ""
 
@@ -120,19 +121,20 @@ class Reflector(Generic[T]):
     def _list(self) -> None:
         """Deliver all there is; a page of it is freed before the next comes."""
         found: dict[Name, Seen[T]] = {}
-        query = [*self._resource.query, ("limit", str(PAGE))]
-        following: Query = ()
-        while True:
-            page = self._ask([*query, *following])
-            for item in _items(page):
-                found[_name(item)] = self._seen(item)
-            metadata = _metadata(page)
-            if not metadata.get("continue"):
-                break
-            following = [("continue", str(metadata["continue"]))]
-        self._deliver(Batch(found, version_of(page), complete=True))
-        self._version = str(metadata.get("resourceVersion") or "0")
+        version, following = self._take_page((), found)
+        while following:
+            version, following = self._take_page((("continue", following),), found)
+        self._deliver(Batch(found, _number(version), complete=True))
+        self._version = version
         log.info("listed", extra={"resource": self._resource.path, "objects": len(found)})
+
+    def _take_page(self, following: Query, found: dict[Name, Seen[T]]) -> tuple[str, str]:
+        """Add a page's objects; return the list's version, and what to continue it with."""
+        page = self._ask([*self._resource.query, ("limit", str(self._resource.page)), *following])
+        for item in _items(page):
+            found[_name(item)] = self._seen(item)
+        metadata = _metadata(page)
+        return str(metadata.get("resourceVersion") or "0"), str(metadata.get("continue") or "")
 
     def _ask(self, query: Query) -> JSONObject:
         asked = time.monotonic()
@@ -187,7 +189,10 @@ class Reflector(Generic[T]):
 
 def version_of(item: JSONObject) -> int:
     """Return an object's resourceVersion as a number, 0 when it is none."""
-    version = str(_metadata(item).get("resourceVersion") or "")
+    return _number(str(_metadata(item).get("resourceVersion") or ""))
+
+
+def _number(version: str) -> int:
     return int(version) if version.isascii() and version.isdigit() else 0
 
 
@@ -218,4 +223,4 @@ def _name(item: JSONObject) -> Name:
     namespace, name = metadata.get("namespace"), metadata.get("name")
     if not isinstance(namespace, str) or not isinstance(name, str):
         raise ApiGarbled("an object without name and namespace")
-    return namespace, name
+    return sys.intern(namespace), name

@@ -11,14 +11,16 @@ from typing import Generic, TypeVar
 from metaplugin.commands.ports import Name
 from metaplugin.k8s.reflector import Batch, Resource, Seen
 
+REST_S = 0.1  # in which a storm's changes gather: waking the loop costs more than to apply them
+
 T = TypeVar("T")
 
 
 class Store(Generic[T]):
     """The objects of some resources, by name. `synced` is set once each has been listed.
 
-    Changes are applied on the event loop, those of one turn together; then `on_change` is told
-    them.
+    Changes are applied on the event loop: what comes after a rest at once, else together after
+    REST_S. Then `on_change` is told them.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Store(Generic[T]):
         self._newest = 0  # version that a reflector has delivered
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Resource[T], Batch[T]]] = []
+        self._awake = False  # whether _apply_waiting will run
         self._lock = threading.Lock()
 
     def get(self, name: Name) -> T | None:
@@ -47,8 +50,8 @@ class Store(Generic[T]):
         """Take a reflector's batch, in the reflector's thread."""
         with self._lock:
             self._waiting.append((resource, batch))
-            first = len(self._waiting) == 1
-        if first:
+            wake, self._awake = not self._awake, True
+        if wake:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._apply_waiting)
 
@@ -66,6 +69,10 @@ class Store(Generic[T]):
     def _apply_waiting(self) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, []
+            self._awake = bool(waiting)
+        if not waiting:
+            return
+        self._loop.call_later(REST_S, self._apply_waiting)
         changes: dict[Name, T | None] = {}
         for resource, batch in waiting:
             changes |= self._apply(resource, batch)
@@ -79,11 +86,21 @@ class Store(Generic[T]):
         self._newest = max(self._newest, batch.version)
         if batch.complete:
             self._unlisted.discard(resource)
-            inside = (n for n in self._objects if resource.namespace in ("", n[0]))
-            for name in [name for name in inside if name not in batch.changes]:
+            for name in self._gone(resource, batch):
                 del self._objects[name]
                 changes[name] = None
         return changes
+
+    def _gone(self, resource: Resource[T], batch: Batch[T]) -> list[Name]:
+        """Return what is held and not in a complete batch, nor newer than it: an answer may have
+        overtaken a list."""
+        return [
+            name
+            for name, held in self._objects.items()
+            if resource.namespace in ("", name[0])
+            and name not in batch.changes
+            and not 0 < batch.version < held.version
+        ]
 
     def _update(self, name: Name, seen: Seen[T]) -> bool:
         """Keep what was seen, unless what is held is as new; say whether it was kept."""

@@ -78,16 +78,24 @@ class Client:
 
     def create_all(self, resources: Sequence[JSONObject]) -> None:
         """Create many objects: some connections side by side, kept open."""
-        shares = [resources[start::_CONNECTIONS] for start in range(_CONNECTIONS)]
+        self._send_all([("POST", collection(each), each) for each in resources])
+
+    def patch_all(self, patches: Sequence[tuple[str, JSONObject]]) -> None:
+        """Change many objects, each by its path, as `create_all` creates them."""
+        self._send_all([("PATCH", path, changes) for path, changes in patches])
+
+    def _send_all(self, requests: Sequence[tuple[str, str, JSONObject]]) -> None:
+        shares = [requests[start::_CONNECTIONS] for start in range(_CONNECTIONS)]
         with ThreadPoolExecutor(_CONNECTIONS) as threads:
-            for done in [threads.submit(self._create_share, share) for share in shares]:
+            for done in [threads.submit(self._send_share, share) for share in shares]:
                 done.result()
 
-    def _create_share(self, resources: Sequence[JSONObject]) -> None:
-        headers = self._headers | {"Content-Type": "application/json"}
+    def _send_share(self, requests: Sequence[tuple[str, str, JSONObject]]) -> None:
         with closing(self._connect()) as connection:
-            for resource in resources:
-                connection.request("POST", collection(resource), json.dumps(resource), headers)
+            for method, path, body in requests:
+                content_type = MERGE if method == "PATCH" else "application/json"
+                headers = self._headers | {"Content-Type": content_type}
+                connection.request(method, path, json.dumps(body), headers)
                 response = connection.getresponse()
                 text = response.read().decode()
                 if response.status >= 400:

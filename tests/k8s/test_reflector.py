@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metaplugin.k8s import reflector
+from metaplugin.k8s import objects, reflector
 from tests.apiserver.faults import (
     Answer,
     Cut,
@@ -40,7 +40,7 @@ def last_watch_of_pods(server: ApiServer) -> str:
 def test_a_list_comes_in_pages_and_only_this_nodes_pods_are_asked_for(
     server: ApiServer, connect: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reflector, "PAGE", 10)
+    monkeypatch.setattr(objects, "PODS_PAGE", 10)
     server.put_all(pod(f"p{i}", uid=f"u{i}") for i in range(35))
     put(server, "last")
     server.put(pod("elsewhere", node="other"))
@@ -54,7 +54,7 @@ def test_a_list_comes_in_pages_and_only_this_nodes_pods_are_asked_for(
 def test_a_page_that_has_expired_begins_the_list_anew(
     server: ApiServer, connect: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reflector, "PAGE", 10)
+    monkeypatch.setattr(objects, "PODS_PAGE", 10)
     server.put_all(pod(f"p{i}", uid=f"u{i}") for i in range(35))
     server.inject(Answer(410), lambda r: LISTS(r) and later_pages(r), times=1)
     side = connect().synced()
