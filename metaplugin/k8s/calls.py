@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -39,6 +40,7 @@ class Calls:
         self._probe: asyncio.Task[None] | None = None
         self.gone, self.here = asyncio.Event(), asyncio.Event()
         self.here.set()
+        self.returned_at = -math.inf
 
     async def call(
         self, method: str, path: str, *, timeout_s: float, body: Any = None
@@ -82,6 +84,7 @@ class Calls:
             self.gone.set()
             self.suspect()
         else:
+            self.returned_at = time.monotonic()
             self.gone.clear()
             self.here.set()
 

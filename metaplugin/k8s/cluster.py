@@ -73,6 +73,10 @@ class LiveLookUp(Generic[T]):
         self._late.pop(name, None)
         return task.result()
 
+    def came_late(self, name: Name) -> bool:
+        """Whether an answer is there that nobody has had."""
+        return name in self._late
+
     async def _ask(self, name: Name) -> Seen[T]:
         """Ask until there is an answer that says something of the object; raise Unanswered."""
         delay = FIRST_DELAY_S
@@ -159,7 +163,7 @@ class ApiCluster:
     ) -> T | None:
         """Return the object as it is now, or `known` when that can't be had in time; raise
         TryAgainLater when there is neither."""
-        if known is not None and self.health.slow:
+        if known is not None and self.health.slow and not look_up.came_late(name):
             return _last_known(what, known, "the Kubernetes API is slow, and was not asked")
         try:
             seen = await look_up(name, LIVE_TIMEOUT_S if known is None else PATIENCE_S)

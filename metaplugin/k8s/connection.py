@@ -80,7 +80,6 @@ class ApiConnection:
 
     def start(self, records: Iterable[Record]) -> None:
         """Follow the server from now on, and take up the statuses of live records."""
-        self._health.waited_in_vain()  # until its first answer: last known copies don't wait for it
         self.status.resume(records)
         self._tasks = [
             asyncio.create_task(self.events.keep_writing()),
@@ -92,13 +91,16 @@ class ApiConnection:
 
     async def settle(self) -> None:
         """Give the server a moment to say what there is, so that the first pods need no last known
-        copies; none if it is away."""
+        copies; none if it is away. Without an answer it is slow: they won't wait for it."""
         waiting = [
             asyncio.create_task(wait()) for wait in (self._all_listed, self._calls.gone.wait)
         ]
         await asyncio.wait(waiting, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
+        if not self._health.heard:
+            self._health.waited_in_vain()
+            self._calls.suspect()
 
     async def _all_listed(self) -> None:
         for store in (self._pods, self._definitions):

@@ -34,8 +34,8 @@ REPEATED_AFTER_S = 300
 STALE_AFTER_S = 3600  # the server itself forgets events after an hour
 INTERVAL_S = 0.1  # between two, once BURST have been written at once
 BURST = 50
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
-_NOT_ALLOWED = frozenset({401, 403})  # a server that has just started hasn't read its roles
+READS_ROLES_S = 10  # so long a server that has just started may refuse what it will allow
+_NOT_ALLOWED = frozenset({401, 403})
 TIMEOUT_S = 10
 MESSAGE_LIMIT = 1024  # the server's own, in characters
 _REASONS = {Command.ADD: "FailedAddingInterface", Command.DEL: "FailedRemovingInterface"}
@@ -56,7 +56,6 @@ class ApiEvents:
         self._node_name = node_name
         self._waiting: deque[_Waiting] = deque(maxlen=KEPT)
         self._wake = asyncio.Event()
-        self._pause = FIRST_PAUSE_S
         self._told: TTLCache[tuple[str, str, str], bool] = TTLCache(KEPT, REPEATED_AFTER_S)
 
     def attached(self, record: Record) -> None:
@@ -101,11 +100,10 @@ class ApiEvents:
                 return
             except ApiRefused as exc:
                 log.warning("event refused", extra={"why": str(exc)})
-                if exc.is_overload or exc.status in _NOT_ALLOWED:
-                    await asyncio.sleep(exc.retry_after or self._pause)
-                    self._pause = min(self._pause * 2, LONGEST_PAUSE_S)
+                just_back = time.monotonic() - self._calls.returned_at < READS_ROLES_S
+                if exc.is_overload or (exc.status in _NOT_ALLOWED and just_back):
+                    await asyncio.sleep(exc.retry_after or 1)
                     return
-            self._pause = FIRST_PAUSE_S
         if self._waiting[0] is waiting:  # else so many came meanwhile that it was given up
             self._waiting.popleft()
         if not self._waiting:

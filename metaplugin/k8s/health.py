@@ -18,6 +18,7 @@ class Health:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.slow = False
+        self.heard = False
         self._on_change = on_change
         self._lock = threading.Lock()
         self._here = threading.Event()
@@ -29,6 +30,7 @@ class Health:
 
     def answered(self, seconds: float, *, overloaded: bool = False) -> None:
         """Note an answer that took so long, or said that the server can't serve now."""
+        self.heard = True
         self.slow = overloaded or seconds > PATIENCE_S
         self._set(away=False)
 
