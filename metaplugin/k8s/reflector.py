@@ -106,7 +106,9 @@ class Reflector(Generic[T]):
             except ApiRefused as exc:
                 self._health.answered(0, overloaded=exc.is_overload)
                 self._version = "" if exc.status == GONE else self._version
-                at_least = REFUSED_DELAY_S if exc.status in REFUSALS else 0
+                # a server that has just started refuses all until it has read its roles
+                lasting = exc.status in REFUSALS and self._delay == LONGEST_DELAY_S
+                at_least = REFUSED_DELAY_S if lasting else 0
                 self._pause(str(exc), exc.retry_after or at_least)
             except ApiAway as exc:
                 self._health.failed()
