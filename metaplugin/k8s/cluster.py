@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LIVE_TIMEOUT_S = 20
 FIRST_DELAY_S = 0.1
+ERRORS_RETRIED_S = 2  # a single failure fails no pod; when they last, the runtime tries again
 BACK_WITHIN_S = 0.3  # one lost connection is no outage
 RETRY_SERVED_S = 60  # the kubelet tries again after 10 to 15 s
 
@@ -79,26 +80,28 @@ class LiveLookUp(Generic[T]):
 
     async def _ask(self, name: Name) -> Seen[T]:
         """Ask until there is an answer that says something of the object; raise Unanswered."""
-        delay = FIRST_DELAY_S
+        delay, last = FIRST_DELAY_S, asyncio.get_running_loop().time() + ERRORS_RETRIED_S
         try:
             async with asyncio.timeout(LIVE_TIMEOUT_S):
-                while (seen := await self._ask_once(name, delay)) is None:
+                while (seen := await self._ask_once(name, delay, last)) is None:
                     delay *= 2
                 return seen
         except TimeoutError as exc:
             raise Unanswered(f"the Kubernetes API didn't answer in {LIVE_TIMEOUT_S} s") from exc
 
-    async def _ask_once(self, name: Name, delay: float) -> Seen[T] | None:
-        """Return the object, or None when it is time to ask again; raise Unanswered."""
+    async def _ask_once(self, name: Name, delay: float, last: float) -> Seen[T] | None:
+        """Return the object, or None when it is time to ask again, until the moment `last`; raise
+        Unanswered."""
         try:
             item = await self._calls.call("GET", self._path(name), timeout_s=LIVE_TIMEOUT_S)
             return Seen(version_of(item), self._slim(item))
         except ApiRefused as exc:
             if exc.status == 404:
                 return Seen(0, None)
-            if not exc.is_overload:
+            pause = exc.retry_after or delay
+            if not exc.is_overload or asyncio.get_running_loop().time() + pause > last:
                 raise Unanswered(f"the Kubernetes API refused: {exc}") from exc
-            await asyncio.sleep(exc.retry_after or delay)
+            await asyncio.sleep(pause)
         except ApiAway as exc:
             if not await self._calls.back_within(BACK_WITHIN_S):
                 raise Unanswered(f"the Kubernetes API is away: {exc}") from exc
