@@ -15,10 +15,15 @@ from metaplugin.attachments.calls import PluginCall, del_calls
 from metaplugin.attachments.default_routes import DefaultRoutes
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
-from metaplugin.cni.configuration import parse_network_config
+from metaplugin.cni.configuration import (
+    NetworkConfigList,
+    parse_network_config,
+    with_plugin_version,
+)
 from metaplugin.cni.errors import CNIError
 from metaplugin.cni.raw import RECORD_NESTING, JSONObject, dump, load_object
 from metaplugin.cni.result import Result, parse_result
+from metaplugin.cni.version import SUPPORTED_VERSIONS
 from metaplugin.wire.container import (
     DamagedRecord,
     Section,
@@ -75,6 +80,15 @@ class Record:
             for made in reversed(self.attachments)
             for call in del_calls(made.planned, self.sandbox, made.own)
         )
+
+    def with_version(self, position: int, place: int, version: str) -> Record:
+        """Return the record with the plugin at a place of the attachment at a position run in
+        another version than its list's."""
+        made = list(self.attachments)
+        planned = made[position].planned
+        config = with_plugin_version(planned.config, place, version)
+        made[position] = replace(made[position], planned=replace(planned, config=config))
+        return replace(self, attachments=tuple(made))
 
     def with_results(self, results: Mapping[int, Result]) -> Record:
         """Return the record with the plugins' results by position."""
@@ -160,11 +174,13 @@ def _default_routes_note(wanted: DefaultRoutes) -> JSONObject:
 
 def _attachment_note(made: MadeAttachment) -> JSONObject:
     planned = made.planned
+    versions = [plugin.cni_version for plugin in planned.config.plugins]
     return {
         "name": planned.name,
         "ifname": planned.ifname,
         "default": planned.default,
         "config": planned.config.raw,
+        **({"versions": versions} if any(versions) else {}),
         "args": [list(pair) for pair in planned.runtime.args],
         "capabilityArgs": dict(planned.runtime.capability_args),
         "gateways": None if planned.gateways is None else list(planned.gateways),
@@ -215,7 +231,7 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
     gateways = note["gateways"]
     planned = PlannedAttachment(
         name=note["name"],
-        config=parse_network_config(note["config"], where="record"),
+        config=_config(note),
         runtime=runtime,
         default=note["default"],
         gateways=None if gateways is None else tuple(gateways),
@@ -223,6 +239,16 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
     own = _result(note["own"], planned)
     result = own if note["result"] is None else _result(note["result"], planned)
     return MadeAttachment(planned=planned, own=own, result=result)
+
+
+def _config(note: Mapping[str, Any]) -> NetworkConfigList:
+    config = parse_network_config(note["config"], where="record")
+    versions = note.get("versions") or [None] * len(config.plugins)
+    for place, (version, _) in enumerate(zip(versions, config.plugins, strict=True)):
+        if version not in (None, *SUPPORTED_VERSIONS):
+            raise ValueError(f"plugin {place}: version {version!r}")
+        config = with_plugin_version(config, place, version)
+    return config
 
 
 def _result(note: JSONObject | None, planned: PlannedAttachment) -> Result | None:

@@ -22,11 +22,15 @@ _RESERVED_PREFIX = "cni.dev/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginConf:
-    """One plugin's configuration; `capabilities` are those that it declares as true."""
+    """One plugin's configuration; `capabilities` are those that it declares as true.
+
+    `cni_version` is the version that the plugin is run in where it doesn't speak its list's.
+    """
 
     raw: JSONObject
     type: str
     capabilities: frozenset[str]
+    cni_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,10 @@ class NetworkConfigList:
     def declares(self, capability: str) -> bool:
         """Say whether any of the plugins declares the capability."""
         return any(capability in plugin.capabilities for plugin in self.plugins)
+
+    def version_of(self, plugin: PluginConf) -> str:
+        """Return the version that one of the plugins is run in."""
+        return plugin.cni_version or self.cni_version
 
 
 def parse_network_config(
@@ -128,6 +136,15 @@ def with_top_level(config: NetworkConfigList, values: Mapping[str, Any]) -> Netw
     return _with_plugin_objects(config, plugins)
 
 
+def with_plugin_version(
+    config: NetworkConfigList, position: int, version: str | None
+) -> NetworkConfigList:
+    """Return the list with one plugin run in another version than the list's."""
+    plugins = list(config.plugins)
+    plugins[position] = replace(plugins[position], cni_version=version)
+    return replace(config, plugins=tuple(plugins))
+
+
 def plugin_request(
     config: NetworkConfigList,
     plugin: PluginConf,
@@ -143,7 +160,7 @@ def plugin_request(
         for key, value in plugin.raw.items()
         if key not in _DERIVED and not key.startswith(_RESERVED_PREFIX)
     }
-    request |= {"name": config.name, "cniVersion": config.cni_version}
+    request |= {"name": config.name, "cniVersion": config.version_of(plugin)}
     runtime_config = {
         key: value
         for key, value in capability_args.items()

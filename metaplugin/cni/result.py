@@ -64,7 +64,7 @@ class Result:
                 sandbox=item.get("sandbox") or "",
                 mtu=item.get("mtu"),
             )
-            for item in self._canonical()["interfaces"]
+            for item in self.canonical()["interfaces"]
         )
 
     @property
@@ -75,31 +75,32 @@ class Result:
                 gateway=item.get("gateway") or None,
                 interface=item.get("interface"),
             )
-            for item in self._canonical()["ips"]
+            for item in self.canonical()["ips"]
         )
 
     @property
     def routes(self) -> tuple[Route, ...]:
         return tuple(
             Route(dst=item["dst"], gw=item.get("gw") or None, raw=item)
-            for item in self._canonical()["routes"]
+            for item in self.canonical()["routes"]
         )
 
     @property
     def dns(self) -> JSONObject:
-        dns: JSONObject = self._canonical()["dns"]
+        dns: JSONObject = self.canonical()["dns"]
         return dns
 
     def to_version(self, version: str) -> JSONObject:
         """Return the result in a supported version's layout; unchanged where that is its own."""
         if version == self.cni_version:
             return self.raw | {"cniVersion": version}
-        canonical = self._canonical()
+        canonical = self.canonical()
         if not at_least(version, "0.3.0"):
             return _to_legacy(canonical, version)
         return _to_layout(canonical, version)
 
-    def _canonical(self) -> JSONObject:
+    def canonical(self) -> JSONObject:
+        """Return the result in the layout of 1.1.0, every list there."""
         if not at_least(self.cni_version, "0.3.0"):
             return _from_legacy(self.raw)
         lists = {key: self.raw.get(key) or [] for key in ("interfaces", "ips", "routes")}
@@ -126,6 +127,25 @@ def replace_routes(result: Result, routes: Sequence[JSONObject]) -> Result:
         return Result(cni_version=result.cni_version, raw=result.raw | {"routes": list(routes)})
     canonical = _from_legacy(result.raw) | {"routes": list(routes)}
     return Result(cni_version=result.cni_version, raw=_to_legacy(canonical, result.cni_version))
+
+
+def restored(result: Result, previous: Result | None, version: str) -> Result:
+    """Return, in `version`, the result of a plugin that was run in an older one: what that one
+    can't say of an interface or route is as the previous plugin said it."""
+    if not at_least(version, "0.3.0"):
+        return result
+    canonical = result.canonical()
+    if previous is not None:
+        canonical |= {
+            key: [_with_dropped(item, previous.canonical()[key], kept) for item in canonical[key]]
+            for key, kept in (("interfaces", _INTERFACE_KEYS), ("routes", _ROUTE_KEYS))
+        }
+    return Result(cni_version=version, raw=_to_layout(canonical, version))
+
+
+def _with_dropped(item: JSONObject, known: Sequence[JSONObject], kept: Sequence[str]) -> JSONObject:
+    same = (other for other in known if _only(other, kept) == _only(item, kept))
+    return next(same, {}) | item
 
 
 def _from_legacy(raw: JSONObject) -> JSONObject:

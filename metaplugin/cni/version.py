@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from metaplugin.cni.errors import IncompatibleVersion, InvalidNetworkConfig
@@ -25,6 +26,17 @@ def select_version(raw: dict[str, Any], *, where: str) -> str:
             details=f"supported: {', '.join(SUPPORTED_VERSIONS)}",
         )
     return _UNSTATED
+
+
+def nearest_version(
+    supported: Collection[str], wanted: str, *, minimum: str = SUPPORTED_VERSIONS[0]
+) -> str | None:
+    """Return the version in which to run a plugin that supports these: `wanted`, else the highest
+    below it, else the lowest above; None when none of `minimum` or later is shared."""
+    known = SUPPORTED_VERSIONS[SUPPORTED_VERSIONS.index(minimum) :]
+    shared = [version for version in known if version in supported]
+    below = [version for version in shared if at_least(wanted, version)]
+    return below[-1] if below else next(iter(shared), None)
 
 
 def at_least(version: str, minimum: str) -> bool:

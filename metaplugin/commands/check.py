@@ -67,7 +67,7 @@ async def _plugin_errors(record: Record, caller: Caller, deadline: Deadline) -> 
         if made.result is not None:
             calls = check_calls(made.planned, record.sandbox, made.result)
             try:
-                await run_in_order(caller.plugins, calls, deadline)
+                await run_in_order(caller, calls, deadline)
             except CNIError as exc:
                 errors.append(exc)
     return errors

@@ -69,7 +69,7 @@ async def _present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> s
 
 
 async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) -> None:
-    if errors := await run_all(caller.plugins, calls, deadline):
+    if errors := await run_all(caller, calls, deadline):
         raise join_errors(errors)
 
 

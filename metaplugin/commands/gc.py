@@ -68,7 +68,7 @@ async def _pass_on(
     errors: list[CNIError] = []
     for config in await _networks([*live, *stale], outer, node):
         calls = gc_calls(config, _inner_attachments(config.name, live))
-        errors += await run_all(caller.plugins, calls, deadline)
+        errors += await run_all(caller, calls, deadline)
     return errors
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
+from typing import Protocol
 
-from metaplugin.attachments.calls import PluginCall, add_call
+from metaplugin.attachments.calls import (
+    PluginCall,
+    add_call,
+    in_version,
+    version_call,
+    version_of_call,
+)
 from metaplugin.attachments.plan import Network, PlannedAttachment
 from metaplugin.attachments.runtime_conf import Sandbox
 from metaplugin.cni.errors import (
@@ -18,74 +25,145 @@ from metaplugin.cni.errors import (
     PluginNotAvailable,
     TryAgainLater,
 )
-from metaplugin.cni.raw import load_object
-from metaplugin.cni.result import Result, parse_result
+from metaplugin.cni.result import Result, parse_result, restored
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.ports import PluginRunner
+from metaplugin.commands.ports import Caller, PluginRunner
+from metaplugin.commands.versions import (
+    printed_object,
+    refuses_version,
+    stated_versions,
+    version_at,
+)
 from metaplugin.wire.frames import MAX_STREAM, Executed, Outcome
 
 
-class NeverRan(PluginNotAvailable):
-    """A list's plugin could not even be started: there is nothing of it to undo.
+class NeverRan(CNIError):
+    """A list's plugin could not be started, or speaks no version in which to run it: there is
+    nothing of it to undo.
 
     `position` is its place in the list.
     """
 
     def __init__(self, error: CNIError, position: int) -> None:
         super().__init__(error.msg, details=error.details)
+        self.code = error.code
         self.position = position
 
 
+class VersionKeeper(Protocol):
+    """Remembers that the plugin at a place of an attachment's list is run in another version."""
+
+    async def __call__(self, place: int, version: str) -> PlannedAttachment:
+        """Return the attachment as it is now, durably: its DEL must be in that version; raise
+        IOFailure."""
+
+
 _EXCERPT = 1000  # characters of a plugin's output that an error shows
+_VERSION_S = 10  # VERSION does nothing that takes time
 
 
 async def require_plugins(
     plugins: PluginRunner, networks: Iterable[Network | PlannedAttachment]
-) -> None:
-    """Raise PluginNotAvailable unless every plugin is in the search path: before the first runs,
-    since a missing one couldn't be undone either."""
+) -> dict[str, str]:
+    """Return every plugin's path by its type; raise PluginNotAvailable unless all are in the search
+    path: before the first runs, since a missing one couldn't be undone either."""
     users: dict[str, str] = {}
     for network in networks:
         for plugin in network.config.plugins:
             users.setdefault(plugin.type, network.name)
+    paths = {}
     for plugin_type, user in users.items():
-        if not await plugins.find_in_path(plugin_type):
+        paths[plugin_type] = await plugins.find_in_path(plugin_type)
+        if not paths[plugin_type]:
             raise _not_found(f"network {user}", plugin_type)
+    return paths
 
 
 async def add_network_list(
-    plugins: PluginRunner, attachment: PlannedAttachment, sandbox: Sandbox, deadline: Deadline
+    caller: Caller,
+    attachment: PlannedAttachment,
+    sandbox: Sandbox,
+    deadline: Deadline,
+    keep: VersionKeeper,
 ) -> Result:
     """Run the list's ADD forwards and return the last plugin's result (CNI section 3); raise
     CNIError at the first failure, with nothing undone."""
-    config, prev_result, result = attachment.config, None, None
-    for position, plugin in enumerate(config.plugins):
-        call = add_call(attachment, plugin, sandbox, prev_result)
-        executed = await plugins.exec_plugin(call, deadline.for_delegate(_where(call)))
+    result = None
+    for place in range(len(attachment.config.plugins)):
+        call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
+        limit = deadline.for_delegate(_where(call))
+        executed = await caller.plugins.exec_plugin(call, limit)
+        if refuses_version(call, executed):
+            version = await _agreed_version(caller, call, executed, limit, place)
+            if version is not None:
+                attachment = await keep(place, version)
+                call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
+                executed = await caller.plugins.exec_plugin(call, limit)
         try:
             raise_for_failure(call, executed)
         except PluginNotAvailable as exc:
-            raise NeverRan(exc, position) from exc
-        result = parse_result(
-            executed.stdout, configured_version=config.cni_version, where=f"{_where(call)}: result"
-        )
-        prev_result = result.to_version(config.cni_version)
+            raise NeverRan(exc, place) from exc
+        result = _result(attachment, place, call, executed, result)
     if result is None:
         raise InvalidNetworkConfig(f"network {attachment.name}: its configuration has no plugins")
     return result
 
 
-async def run_in_order(
-    plugins: PluginRunner, calls: Iterable[PluginCall], deadline: Deadline
-) -> None:
+def _result(
+    attachment: PlannedAttachment,
+    place: int,
+    call: PluginCall,
+    executed: Executed,
+    previous: Result | None,
+) -> Result:
+    config, plugin = attachment.config, attachment.config.plugins[place]
+    result = parse_result(
+        executed.stdout,
+        configured_version=config.version_of(plugin),
+        where=f"{_where(call)}: result",
+    )
+    return restored(result, previous, config.cni_version) if plugin.cni_version else result
+
+
+async def _agreed_version(
+    caller: Caller, refused: PluginCall, executed: Executed, limit_s: float, place: int
+) -> str | None:
+    """Return the version in which to repeat a call that was refused; None where the plugin speaks
+    the call's own, or doesn't say: the refusal then means something else. Raise NeverRan where
+    there is none."""
+    answer = await caller.plugins.exec_plugin(version_call(refused), min(limit_s, _VERSION_S))
+    supported, wanted = stated_versions(answer), version_of_call(refused)
+    if not supported or wanted in supported:
+        return None
+    caller.versions.learn(await caller.plugins.find_in_path(refused.type), supported)
+    version = version_at(place, supported, wanted)
+    if version is None:
+        raise NeverRan(_delegate_error(_where(refused), executed), place)
+    return version
+
+
+async def run_in_order(caller: Caller, calls: Iterable[PluginCall], deadline: Deadline) -> None:
     """Run calls that print nothing; raise the first failure as CNIError (CHECK, STATUS)."""
     for call in calls:
-        executed = await plugins.exec_plugin(call, deadline.for_delegate(_where(call)))
-        raise_for_failure(call, executed)
+        await _run(caller, call, deadline.for_delegate(_where(call)))
+
+
+async def _run(caller: Caller, call: PluginCall, limit_s: float) -> None:
+    """Run a call in a version that its plugin speaks; not at all where that has no such command
+    (CNI section 4); raise CNIError."""
+    executed = await caller.plugins.exec_plugin(call, limit_s)
+    if refuses_version(call, executed):
+        version = await _agreed_version(caller, call, executed, limit_s, 0)
+        if version is not None:
+            again = in_version(call, version)
+            if again is None:
+                return
+            executed = await caller.plugins.exec_plugin(again, limit_s)
+    raise_for_failure(call, executed)
 
 
 async def run_all(
-    plugins: PluginRunner, calls: Iterable[PluginCall], deadline: Deadline
+    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline
 ) -> list[CNIError]:
     """Run calls past every failure and return the failures (DEL, GC: CNI section 4)."""
     errors: list[CNIError] = []
@@ -93,8 +171,7 @@ async def run_all(
     for following, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
             limit = deadline.for_rollback(_where(call), following=following)
-            executed = await plugins.exec_plugin(call, limit)
-            raise_for_failure(call, executed)
+            await _run(caller, call, limit)
         except CNIError as exc:
             errors.append(exc)
     return errors
@@ -139,10 +216,7 @@ def _not_found(where: str, plugin_type: str) -> PluginNotAvailable:
 
 def _delegate_error(where: str, executed: Executed) -> DelegateError:
     """Return the error that a plugin reports, or what can be said of one that reports none."""
-    try:
-        reported = load_object(executed.stdout, what="the plugin's error")
-    except CNIError:
-        reported = {}
+    reported = printed_object(executed)
     code, message = reported.get("code"), reported.get("msg")
     if type(code) is not int or not 0 < code < 1 << 31 or not isinstance(message, str):
         return DelegateError(

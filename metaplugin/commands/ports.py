@@ -18,6 +18,7 @@ from metaplugin.attachments.runtime_conf import PodReference, Sandbox
 from metaplugin.cni.configuration import NetworkConfigList
 from metaplugin.cni.environment import CmdArgs, Command
 from metaplugin.cni.errors import CNIError
+from metaplugin.commands.versions import PluginVersions
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 from metaplugin.wire.frames import Executed, Stated
 
@@ -35,8 +36,9 @@ class PluginRunner(Protocol):
     async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
         """Run a delegate to its end, at most `deadline_s`; raise CallerGone."""
 
-    async def find_in_path(self, plugin_type: str) -> bool:
-        """Say whether an executable of that name is in the search path; raise CallerGone."""
+    async def find_in_path(self, plugin_type: str) -> str:
+        """Return where in the search path the executable of that name is, "" where there is none;
+        raise CallerGone."""
 
 
 class RecordWriter(Protocol):
@@ -104,12 +106,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What the program that the runtime started does for us; `network` is None without a netns."""
+    """What the program that the runtime started does for us; `network` is None without a netns.
+
+    `versions` is what its plugins have said before, to whichever request.
+    """
 
     plugins: PluginRunner
     records: RecordWriter
     locks: SandboxLocks
     network: SandboxNetwork | None
+    versions: PluginVersions = field(default_factory=PluginVersions)
 
 
 Name = tuple[str, str]  # namespace, name

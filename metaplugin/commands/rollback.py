@@ -64,7 +64,7 @@ async def _undo(
         last = record.attachments[-1].planned.config.plugins
         del calls[len(last) - 1 - never_ran]
     try:
-        errors = await run_all(caller.plugins, calls, deadline)
+        errors = await run_all(caller, calls, deadline)
         for error in errors:
             log.error("rollback incomplete", extra={"error": error.msg, "code": error.code})
         if errors:

@@ -37,8 +37,9 @@ async def status(request: Request, caller: Caller, node: Node) -> None:
         raise PluginNotAvailable("the default network could not be learnt in time") from exc
     except CNIError as exc:
         raise PluginNotAvailable(f"the default network is not ready: {exc.msg}") from exc
-    await require_plugins(caller.plugins, [default])
+    paths = await require_plugins(caller.plugins, [default])
+    calls = status_calls(caller.versions.apply(default.config, paths))
     try:
-        await run_in_order(caller.plugins, status_calls(default.config), deadline)
+        await run_in_order(caller, calls, deadline)
     except TryAgainLater as exc:  # ours: a plugin's own code 11 is passed on
         raise PluginNotAvailable(exc.msg, details=exc.details) from exc

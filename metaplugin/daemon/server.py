@@ -25,6 +25,7 @@ from metaplugin.commands.gc import collect_garbage
 from metaplugin.commands.ports import Caller, CallerGone, Node, Request
 from metaplugin.commands.reap import reap
 from metaplugin.commands.status import status
+from metaplugin.commands.versions import PluginVersions
 from metaplugin.daemon.logs import bound
 from metaplugin.netlink.sandbox import SandboxSocket
 from metaplugin.runner.session import ShimSession, open_session
@@ -69,6 +70,7 @@ class Shims:
     node: Node
     netlink: Executor
     reaping: ReapSchedule
+    versions: PluginVersions = field(default_factory=PluginVersions)
 
     async def serve(self, connection: socket.socket) -> None:
         """Serve one shim to its end, and close the connection; never raises."""
@@ -101,7 +103,13 @@ class Shims:
         environment = decode_environment(session.request.environment)
         names = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME")
         command, container_id, ifname = (environment.get(name, "") for name in names)
-        caller = Caller(plugins=session, records=session, locks=session, network=network)
+        caller = Caller(
+            plugins=session,
+            records=session,
+            locks=session,
+            network=network,
+            versions=self.versions,
+        )
         with bound(command=command, container_id=container_id, interface=ifname):
             if notes := session.request.notes:
                 log.warning("the shim notes", extra={"notes": notes.decode(errors="replace")})

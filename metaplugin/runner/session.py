@@ -70,9 +70,9 @@ class ShimSession:
             )
         return await self._ask(frame, Executed, deadline_s + _GRACE_S)
 
-    async def find_in_path(self, plugin_type: str) -> bool:
+    async def find_in_path(self, plugin_type: str) -> str:
         found = await self._ask(Find(plugin_type.encode()), Found)
-        return found.errno == 0
+        return "" if found.errno else found.path.decode(errors="surrogateescape")
 
     async def save(self, name: str, content: bytes) -> None:
         await self._keep(Save(name.encode(), content), "written")

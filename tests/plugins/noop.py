@@ -6,6 +6,9 @@ in place of the default; and per command a behaviour, such as `"onADD": {"code":
 `code` and `msg` (a CNI error), `exit` (that status, nothing printed), `signal`, `sleep` (seconds),
 `print` (this text), `bytes` (so many), `child` (leave one that sleeps so long and holds stdout),
 `stderr`.
+
+A file `<plugin>.versions` beside it lists the versions that it supports; then it refuses others as
+Go's plugins do, and notes each refusal and each VERSION in `<plugin>.asked`.
 """
 
 from __future__ import annotations
@@ -18,18 +21,47 @@ import time
 from pathlib import Path
 from typing import Any
 
+ALL = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
 
 def main() -> None:
     text = sys.stdin.read()
     config = json.loads(text)
     command = os.environ["CNI_COMMAND"]
     if command == "VERSION":
-        print(json.dumps({"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}))
+        note_asked(command)
+        print(json.dumps({"cniVersion": "1.1.0", "supportedVersions": supported() or ALL}))
         return
+    refuse_versions(config, command)
     record(config, command, text)
     misbehave(config.get(f"on{command}", {}), config)
     if command == "ADD":
         print(json.dumps(config.get("result", default_result(config))))
+
+
+def supported() -> list[str] | None:
+    path = Path(f"{sys.argv[0]}.versions")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def note_asked(command: str) -> None:
+    if supported() is not None:
+        with open(f"{sys.argv[0]}.asked", "a") as asked:
+            asked.write(f"{command}\n")
+
+
+def refuse_versions(config: dict[str, Any], command: str) -> None:
+    versions = supported()
+    if versions is None:
+        return
+    if command in ("GC", "STATUS") and "1.1.0" not in versions:
+        misbehaviour = {"code": 4, "msg": f"unknown CNI_COMMAND: {command}"}
+    elif config.get("cniVersion", "0.1.0") not in versions:
+        misbehaviour = {"code": 1, "msg": "incompatible CNI versions"}
+    else:
+        return
+    note_asked(command)
+    misbehave(misbehaviour, config)
 
 
 def record(config: dict[str, Any], command: str, text: str) -> None:
