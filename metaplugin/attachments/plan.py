@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from metaplugin.attachments.runtime_conf import ArgPairs, RuntimeConf
 from metaplugin.cni.configuration import NetworkConfigList, merge_cni_args, with_top_level
@@ -19,17 +19,21 @@ from metaplugin.npwg.selection import (
     undeclared_capabilities,
 )
 
+UndeclaredCapabilities = Literal["fail", "warn"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAttachment:
     """One attachment to make. `name` is the network's in status and events; `gateways` is what
-    `default-route` asks for: None nothing, () to keep the network's own."""
+    `default-route` asks for: None nothing, () to keep the network's own; `unhonoured` are requests
+    that no plugin declares and that are let pass."""
 
     name: str
     config: NetworkConfigList
     runtime: RuntimeConf
     default: bool = False
     gateways: tuple[str, ...] | None = None
+    unhonoured: tuple[str, ...] = ()
 
     @property
     def ifname(self) -> str:
@@ -63,17 +67,19 @@ def default_attachment(
     )
 
 
-def selected_attachment(selection: Selection, *, ifname: str, args: ArgPairs) -> PlannedAttachment:
+def selected_attachment(
+    selection: Selection,
+    *,
+    ifname: str,
+    args: ArgPairs,
+    undeclared: UndeclaredCapabilities = "fail",
+) -> PlannedAttachment:
     """Return the attachment that an element asks for, its requests checked against what the
-    network's plugins declare (NPWG 4.1.2.1)."""
+    network's plugins declare (NPWG 4.1.2.1): one that none declares fails, or is noted."""
     element, config = selection.element, selection.network.config
-    if missing := undeclared_capabilities(element, config):
-        raise InvalidNetworkConfig(
-            f"{element.where}: network {selection.network.name} can't honour {_listed(missing)}: "
-            "none of its plugins declares the capability",
-            details=f'add "capabilities": {{"{missing[0]}": true}} to a plugin of that network '
-            "that supports it",
-        )
+    missing = undeclared_capabilities(element, config)
+    if missing and undeclared == "fail":
+        raise _unhonoured(element.where, selection.network.name, missing)
     if element.cni_args:
         config = merge_cni_args(config, element.cni_args)
     if element.device_id:
@@ -90,6 +96,7 @@ def selected_attachment(selection: Selection, *, ifname: str, args: ArgPairs) ->
         config=config,
         runtime=runtime,
         gateways=element.default_route,
+        unhonoured=missing,
     )
 
 
@@ -99,6 +106,7 @@ def make_plan(
     always: Iterable[Network],
     selections: Iterable[Selection],
     args: ArgPairs,
+    undeclared: UndeclaredCapabilities = "fail",
 ) -> tuple[PlannedAttachment, ...]:
     """Return every attachment in order, interface names unique; raise InvalidNetworkConfig.
 
@@ -114,7 +122,7 @@ def make_plan(
         runtime = RuntimeConf(ifname=ifname, args=args)
         plan.append(PlannedAttachment(name=network.name, config=network.config, runtime=runtime))
     for selection, ifname in zip(selections, names[len(always) :], strict=True):
-        plan.append(selected_attachment(selection, ifname=ifname, args=args))
+        plan.append(selected_attachment(selection, ifname=ifname, args=args, undeclared=undeclared))
     return tuple(plan)
 
 
@@ -150,5 +158,12 @@ def with_netns_check(plan: Iterable[PlannedAttachment], present: Collection[str]
             )
 
 
-def _listed(keys: tuple[str, ...]) -> str:
-    return ", ".join(keys)
+def _unhonoured(where: str, network: str, missing: tuple[str, ...]) -> InvalidNetworkConfig:
+    declaration = ", ".join(f'"{capability}": true' for capability in missing)
+    return InvalidNetworkConfig(
+        f"{where}: network {network} can't honour {', '.join(missing)}: none of its plugins "
+        "declares the capability",
+        details=f'add "capabilities": {{{declaration}}} to a plugin of net-attach-def {network} '
+        "that supports it; undeclaredCapabilities: warn in metaplugin's configuration lets pods "
+        "start without",
+    )

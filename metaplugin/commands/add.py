@@ -136,7 +136,13 @@ async def _attach(attempt: Attempt, caller: Caller, deadline: Deadline) -> list[
         sandbox, planned = attempt.record.sandbox, made.planned
         result = await add_network_list(caller, planned, sandbox, deadline, keep)
         attempt.results[position] = result
-        log.info("attached", extra={"network": planned.name, "interface": planned.ifname})
+        extra = {"network": planned.name, "interface": planned.ifname}
+        log.info("attached", extra=extra)
+        if planned.unhonoured:
+            log.warning(
+                "requests that no plugin declares",
+                extra={**extra, "requests": ", ".join(planned.unhonoured)},
+            )
         results.append(result)
     return results
 

@@ -84,7 +84,13 @@ async def plan_attachments(
     default = default_attachment(
         first, ifname=args.ifname, args=args.args, capability_args=outer.runtime_config
     )
-    return make_plan(default, always=always, selections=selections, args=_pod_args(args, reference))
+    return make_plan(
+        default,
+        always=always,
+        selections=selections,
+        args=_pod_args(args, reference),
+        undeclared=node.settings.undeclared_capabilities,
+    )
 
 
 def required_pod(args: CmdArgs, node: Node) -> PodReference | None:
@@ -211,6 +217,7 @@ async def selected_network(
         namespace=element.namespace,
         where=element.where,
     )
+    node.settings.policy.require_keys(element.cni_args, where=f"{element.where}.cni-args")
     if node.cluster is None:
         raise InvalidNetworkConfig(
             f"{element.where}: no cluster is configured to look networks up in"
@@ -228,9 +235,12 @@ async def selected_network(
 async def _defined_network(definition: NetworkAttachmentDefinition, node: Node) -> Network:
     name = f"{definition.namespace}/{definition.name}"
     if definition.config:
-        return _network(name, parse_definition_config(definition), where=str(definition))
-    if config := await node.configurations.named(definition.name):
+        config = parse_definition_config(definition)
+        namespace = definition.namespace
+        node.settings.policy.require(config, namespace=namespace, where=str(definition))
         return _network(name, config, where=str(definition))
+    if found := await node.configurations.named(definition.name):
+        return _network(name, found, where=str(definition))
     raise InvalidNetworkConfig(
         f"net-attach-def {name} has no spec.config, and no configuration on this node has that name"
     )

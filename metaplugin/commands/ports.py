@@ -13,6 +13,8 @@ from typing import Protocol
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.attachments.default_routes import DefaultRoutes
 from metaplugin.attachments.isolation import Isolation
+from metaplugin.attachments.plan import UndeclaredCapabilities
+from metaplugin.attachments.policy import Policy
 from metaplugin.attachments.record import Record, StoredRecord
 from metaplugin.attachments.runtime_conf import PodReference, Sandbox
 from metaplugin.cni.configuration import NetworkConfigList
@@ -246,6 +248,8 @@ class Settings:
     cluster_network: str = ""
     system_namespace: str = "kube-system"
     isolation: Isolation = field(default_factory=Isolation)
+    policy: Policy = field(default_factory=Policy)
+    undeclared_capabilities: UndeclaredCapabilities = "fail"
     deadlines: Deadlines = field(default_factory=Deadlines)
 
 

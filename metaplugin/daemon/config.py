@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from metaplugin.attachments.isolation import Isolation
+from metaplugin.attachments.plan import UndeclaredCapabilities
+from metaplugin.attachments.policy import Policy
 from metaplugin.commands.ports import Deadlines, Settings
 
 
@@ -51,6 +53,14 @@ class DeadlinesConfig(_Section):
     drain_seconds: float = Field(default=200, gt=0)
 
 
+class PolicyConfig(_Section):
+    """What net-attach-defs may hold: these plugin types, by namespace or "*", and not these
+    keys."""
+
+    allowed_plugins: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    denied_keys: tuple[str, ...] = ()
+
+
 class DaemonConfig(_Section):
     """What the daemon may be told. `clusterNetwork` names the default network: a net-attach-def
     (`namespace/name`), the name of a configuration in `confDir`, or an absolute path."""
@@ -64,6 +74,8 @@ class DaemonConfig(_Section):
     system_namespace: str = "kube-system"
     namespace_isolation: bool = True
     global_namespaces: tuple[str, ...] = ("default",)
+    policy: PolicyConfig = PolicyConfig()
+    undeclared_capabilities: UndeclaredCapabilities = "fail"
     deadlines: DeadlinesConfig = DeadlinesConfig()
     reap_interval_seconds: float = Field(default=60, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -77,6 +89,10 @@ class DaemonConfig(_Section):
             isolation=Isolation(
                 enabled=self.namespace_isolation, global_namespaces=self.global_namespaces
             ),
+            policy=Policy(
+                allowed_plugins=self.policy.allowed_plugins, denied_keys=self.policy.denied_keys
+            ),
+            undeclared_capabilities=self.undeclared_capabilities,
             deadlines=Deadlines(
                 request=deadlines.request_seconds,
                 rollback=deadlines.rollback_seconds,
@@ -121,6 +137,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "manifests": ManifestsConfig,
         "kubernetes": KubernetesConfig,
+        "policy": PolicyConfig,
         "deadlines": DeadlinesConfig,
     }
     section = sections[str(location[-1])] if location else DaemonConfig

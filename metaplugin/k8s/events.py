@@ -62,6 +62,8 @@ class ApiEvents:
         if record.pod:
             for made in record.attachments:
                 self._add(record.pod, "Normal", "AddedInterface", _addition(made))
+                if made.planned.unhonoured:
+                    self._add(record.pod, "Warning", "CapabilityNotDeclared", _unhonoured(made))
 
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         reason = _REASONS.get(command)
@@ -143,6 +145,13 @@ class ApiEvents:
 def _event_name(pod: PodReference) -> str:
     """Return a name that is no other event's; an object's has at most 253 characters."""
     return f"{pod.name[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
+
+
+def _unhonoured(made: MadeAttachment) -> str:
+    return (
+        f"{made.planned.ifname}: no plugin of network {made.planned.name} declares "
+        f"{', '.join(made.planned.unhonoured)}; that was asked for and may not have been done"
+    )
 
 
 def _addition(made: MadeAttachment) -> str:

@@ -59,12 +59,18 @@ class NetworkSelectionElement:
         given = {
             "ips": list(self.ips),
             "mac": self.mac,
-            "portMappings": [dict(mapping) for mapping in self.port_mappings],
+            "portMappings": [_with_protocol(mapping) for mapping in self.port_mappings],
             "bandwidth": self.bandwidth,
             "infinibandGUID": self.infiniband_guid,
             "deviceID": self.device_id,
         }
         return {capability: value for capability, value in given.items() if value}
+
+
+def _with_protocol(mapping: JSONObject) -> JSONObject:
+    """Return the mapping, TCP where it names no protocol (NPWG 4.1.2.1.8): portmap has no
+    default."""
+    return mapping if mapping.get("protocol") else {**mapping, "protocol": "tcp"}
 
 
 def legacy_cni_args(element: NetworkSelectionElement) -> tuple[tuple[str, str], ...]:

@@ -116,7 +116,7 @@ def test_requests_become_capabilities_and_arguments() -> None:
 REQUESTS = [
     ("ips", ["10.0.0.1"], "ips"),
     ("mac", "02:00:00:00:00:01", "mac"),
-    ("portMappings", [{"hostPort": 1, "containerPort": 2}], "portMappings"),
+    ("portMappings", [{"hostPort": 1, "containerPort": 2, "protocol": "udp"}], "portMappings"),
     ("bandwidth", {"ingressRate": 1}, "bandwidth"),
     ("infiniband-guid", "02:00:00:00:00:01:02:03", "infinibandGUID"),
 ]
@@ -141,8 +141,23 @@ def test_a_request_that_no_plugin_declares_is_refused(
         InvalidNetworkConfig, match=rf"networks\[0\].*honour {capability}"
     ) as raised:
         planned(text)
-    assert capability in raised.value.details
+    assert f'"capabilities": {{"{capability}": true}}' in raised.value.details
+    assert "net-attach-def default/a" in raised.value.details
     assert planned(text, capabilities={capability: True})
+
+
+def test_requests_that_no_plugin_declares_can_be_let_pass() -> None:
+    """NPWG-12, NPWG-15, MULTUS-8: addresses then travel in CNI_ARGS alone, as with Multus."""
+    text = json.dumps([{"name": "a", "ips": ["10.0.0.1"], "mac": "02:00:00:00:00:01"}])
+    plan = make_plan(
+        default_attachment(network("d"), ifname="eth0", args=(), capability_args={}),
+        always=[],
+        selections=selections(text, capabilities={"mac": True}),
+        args=(),
+        undeclared="warn",
+    )
+    assert plan[1].unhonoured == ("ips",)
+    assert plan[1].runtime.args == (("IP", "10.0.0.1"), ("MAC", "02:00:00:00:00:01"))
 
 
 def test_an_interface_that_is_there_already_is_refused() -> None:

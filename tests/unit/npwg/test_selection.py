@@ -248,14 +248,20 @@ def test_names_may_have_dots_and_namespaces_may_not() -> None:
         parse("a.b/c")
 
 
-def test_port_mappings_keep_what_the_pod_says() -> None:
-    """NPWG-21, NPWG-22: the protocol's spelling and its absence are the plugin's to read."""
-    mappings = [
+def test_port_mappings_keep_what_the_pod_says_and_are_of_tcp_where_it_says_nothing() -> None:
+    """NPWG-21, NPWG-22: portmap has no default of its own."""
+    mappings: list[dict[str, Any]] = [
         {"hostPort": 1, "containerPort": 2, "protocol": "Sctp", "hostIP": "fd00::1"},
         {"hostPort": 1, "containerPort": 2, "protocol": None, "hostIP": ""},
         {"hostPort": 1, "containerPort": 2},
     ]
-    assert list(one(portMappings=mappings).port_mappings) == mappings
+    element = one(portMappings=mappings)
+    assert list(element.port_mappings) == mappings
+    given = element.capability_args()["portMappings"]
+    assert [mapping["protocol"] for mapping in given] == ["Sctp", "tcp", "tcp"]
+    assert [mapping | {"protocol": None} for mapping in given] == [
+        mapping | {"protocol": None} for mapping in mappings
+    ]
 
 
 def test_a_null_limit_is_an_absent_one() -> None:
