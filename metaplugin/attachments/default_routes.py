@@ -1,8 +1,9 @@
 """Default routes, per family (NPWG 4.1.2.1.9).
 
 The attachment whose element has `default-route` gets the default routes of the families that it
-names gateways for; with an empty list, of those its own plugins gave it. In these families every
-other attachment loses its default route; families that nobody asked for stay as they are.
+names gateways for; with an empty list, it keeps those that its own plugins gave it. In these
+families every other attachment loses its default route; families that nobody asked for stay as they
+are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ipaddress import ip_address, ip_network
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.cni.errors import InvalidNetworkConfig
 from metaplugin.cni.raw import JSONObject
-from metaplugin.cni.result import Result, Route, replace_routes
+from metaplugin.cni.result import Result, gateway_of, replace_routes
 
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -22,7 +23,7 @@ DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRoutes:
     """The default routes that a sandbox must have: for each family, these gateways by this
-    interface, in this order of preference, and no others."""
+    interface, in this order of preference, and no others; "" is a route without gateway."""
 
     ifname: str
     gateways: dict[int, tuple[str, ...]]
@@ -35,46 +36,58 @@ def wanted_default_routes(
     for attachment, result in zip(plan, results, strict=True):
         if attachment.gateways is None:
             continue
-        gateways = attachment.gateways or _own_gateways(result)
-        families = {family: _of_family(gateways, family) for family in DEFAULT}
-        asked = {family: found for family, found in families.items() if found}
-        _refuse_without_address(attachment, result, asked)
-        return DefaultRoutes(ifname=attachment.ifname, gateways=asked) if asked else None
+        gateways = _by_family(attachment.gateways) or _own_gateways(result)
+        if attachment.gateways:
+            _refuse_without_address(attachment, result, gateways)
+        return DefaultRoutes(ifname=attachment.ifname, gateways=gateways) if gateways else None
     return None
 
 
 def with_default_routes(ifname: str, result: Result, wanted: DefaultRoutes) -> Result:
     """Return an attachment's result as it is once `wanted` holds in the sandbox."""
     routes: list[JSONObject] = [
-        dict(route.raw) for route in result.routes if _default_family(route) not in wanted.gateways
+        dict(route.raw) for route in result.routes if route.default_family not in wanted.gateways
     ]
     if ifname == wanted.ifname:
-        routes += [
-            {"dst": DEFAULT[family], "gw": gateway}
-            for family, gateways in wanted.gateways.items()
-            for gateway in gateways
-        ]
+        for family, gateways in wanted.gateways.items():
+            own = _own_routes(result, family)
+            kept = tuple(route.get("gw", "") for route in own) == gateways
+            routes += own if kept else [{"dst": DEFAULT[family], "gw": gw} for gw in gateways]
     return replace_routes(result, routes)
 
 
-def _own_gateways(result: Result) -> tuple[str, ...]:
-    """Return the gateways of the result's default routes; a route without one goes by its
-    address's."""
-    found = []
+def _own_gateways(result: Result) -> dict[int, tuple[str, ...]]:
+    """Return the gateways of the result's default routes, by the families that have any."""
+    own = {family: _own_routes(result, family) for family in DEFAULT}
+    return {
+        family: tuple(dict.fromkeys(route.get("gw", "") for route in routes))
+        for family, routes in own.items()
+        if routes
+    }
+
+
+def _own_routes(result: Result, family: int) -> list[JSONObject]:
+    """Return the result's default routes of a family, the preferred first, with their gateways."""
+    found: list[JSONObject] = []
     for route in result.routes:
-        if family := _default_family(route):
-            addresses = [ip.gateway for ip in result.ips if ip.gateway]
-            found += [route.gw] if route.gw else list(_of_family(addresses, family))
-    return tuple(dict.fromkeys(str(ip_address(gateway)) for gateway in found))
+        if route.default_family == family:
+            gateway = gateway_of(result, route)
+            without = {key: value for key, value in route.raw.items() if key != "gw"}
+            found.append(without | ({"gw": gateway} if gateway else {}))
+    return sorted(found, key=_priority)
 
 
-def _of_family(gateways: Sequence[str], family: int) -> tuple[str, ...]:
-    return tuple(gateway for gateway in gateways if ip_address(gateway).version == family)
+def _priority(route: JSONObject) -> int:
+    priority = route.get("priority")
+    return priority if isinstance(priority, int) else 0
 
 
-def _default_family(route: Route) -> int | None:
-    network = ip_network(route.dst, strict=False)
-    return network.version if network.prefixlen == 0 else None
+def _by_family(gateways: Sequence[str]) -> dict[int, tuple[str, ...]]:
+    families = {
+        family: tuple(gateway for gateway in gateways if ip_address(gateway).version == family)
+        for family in DEFAULT
+    }
+    return {family: found for family, found in families.items() if found}
 
 
 def _refuse_without_address(

@@ -18,6 +18,7 @@ from metaplugin.cni.version import at_least, select_version
 _FAMILIES = {"ip4": 4, "ip6": 6}
 _INTERFACE_KEYS = ("name", "mac", "sandbox")  # before 1.1.0
 _ROUTE_KEYS = ("dst", "gw")  # before 1.1.0
+_MAIN_TABLE = (None, 0, 254)  # also where a route (since 1.1.0) names no table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,13 @@ class Route:
     dst: str
     gw: str | None
     raw: JSONObject
+
+    @property
+    def default_family(self) -> int | None:
+        """4 or 6 for a default route of the main table, None for any other."""
+        network = ip_network(self.dst, strict=False)
+        main = self.raw.get("table") in _MAIN_TABLE
+        return network.version if main and network.prefixlen == 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +126,14 @@ def parse_result(data: bytes, *, configured_version: str, where: str) -> Result:
     version = select_version(stated, where=where) if stated else configured_version
     _Checker(where).check(raw, legacy=not at_least(version, "0.3.0"))
     return Result(cni_version=version, raw=raw)
+
+
+def gateway_of(result: Result, route: Route) -> str:
+    """Return a default route's gateway, "" for a direct one: where it names none, the first of its
+    family's addresses that has one, as the plugins go by."""
+    own = [ip.gateway for ip in result.ips if ip.gateway]
+    family = (gateway for gateway in own if ip_address(gateway).version == route.default_family)
+    return str(ip_address(found)) if (found := route.gw or next(family, "")) else ""
 
 
 def replace_routes(result: Result, routes: Sequence[JSONObject]) -> Result:

@@ -116,10 +116,8 @@ def _default_routes(route: IPRoute) -> dict[int, tuple[tuple[str, str], ...]]:
     names = _names(route)
     found = {}
     for family in _FAMILIES:
-        ordered = sorted(
-            _dump_defaults(route, family), key=lambda m: m.get_attr("RTA_PRIORITY") or 0
-        )
-        found[family] = tuple(hop for message in ordered for hop in _hops(message, names))
+        messages = _dump_defaults(route, family)
+        found[family] = tuple(hop for message in messages for hop in _hops(message, names))
     return found
 
 
@@ -132,8 +130,10 @@ def _hops(message, names: dict[int, str]) -> list[tuple[str, str]]:  # type: ign
 
 
 def _dump_defaults(route: IPRoute, family: int):  # type: ignore[no-untyped-def]
+    """Return the main table's default routes of a family, the preferred first."""
     messages = route.route("dump", family=_FAMILIES[family], table=_MAIN_TABLE)
-    return [message for message in messages if message["dst_len"] == 0 and _is_unicast(message)]
+    found = [message for message in messages if message["dst_len"] == 0 and _is_unicast(message)]
+    return sorted(found, key=lambda message: message.get_attr("RTA_PRIORITY") or 0)
 
 
 def _is_unicast(message) -> bool:  # type: ignore[no-untyped-def]
@@ -148,9 +148,14 @@ def _set_default_routes(route: IPRoute, wanted: DefaultRoutes) -> None:
             details="the network's plugins succeeded without making one",
         )
     for family, gateways in wanted.gateways.items():
-        for message in _dump_defaults(route, family):
-            _delete(route, message)
-        for position, gateway in enumerate(gateways):
+        present = _dump_defaults(route, family)
+        own = [message for message in present if message.get_attr("RTA_OIF") == index]
+        # What is as it should be stays, with its metric and MTU.
+        kept = own if tuple(m.get_attr("RTA_GATEWAY") or "" for m in own) == gateways else []
+        for message in present:
+            if message not in kept:
+                _delete(route, message)
+        for position, gateway in enumerate(() if kept else gateways):
             try:
                 _add(route, index, gateway, family, position)
             except NetlinkError as exc:
@@ -166,9 +171,9 @@ def _add(route: IPRoute, index: int, gateway: str, family: int, position: int) -
         "add",
         family=_FAMILIES[family],
         dst_len=0,
-        gateway=gateway,
         oif=index,
         proto=_RTPROT_STATIC,
+        **({"gateway": gateway} if gateway else {}),
         **({"priority": metric} if metric else {}),
     )
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from ipaddress import ip_address, ip_network
 
 from metaplugin.cni.raw import JSONObject
-from metaplugin.cni.result import Interface, Result
+from metaplugin.cni.result import Interface, Result, gateway_of
 
 # What Go's encoder makes of characters, for consumers compare texts; half a surrogate pair, which
 # a plugin's result may hold, could not be written at all.
@@ -67,13 +66,10 @@ def _common(result: Result, name: str, device_info: JSONObject | None) -> JSONOb
 
 
 def _gateways(result: Result) -> Iterator[str]:
-    """Yield the gateways of the default routes; one without goes by its family's addresses."""
+    """Yield the gateways of the main table's default routes."""
     for route in result.routes:
-        network = ip_network(route.dst, strict=False)
-        if network.prefixlen == 0:
-            own = [ip.gateway for ip in result.ips if ip.gateway]
-            family = [gateway for gateway in own if ip_address(gateway).version == network.version]
-            yield from [route.gw] if route.gw else family
+        if route.default_family and (gateway := gateway_of(result, route)):
+            yield gateway
 
 
 def _entry(

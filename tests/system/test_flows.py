@@ -150,14 +150,52 @@ def test_default_routes_go_by_family(node: Node, gateways: list[str]) -> None:
     assert node.delete(pod).exit_code == 0
 
 
-def test_a_gateway_that_can_not_be_reached_is_told_and_undone(node: Node) -> None:
+@pytest.mark.parametrize("gateways", [["10.77.0.1"], ["10.91.0.254", "10.77.0.1"]], ids=len)
+def test_a_gateway_that_can_not_be_reached_is_told_and_undone(
+    node: Node, gateways: list[str]
+) -> None:
     """NPWG-27, CNI-DEL-6."""
-    pod = node.pod('[{"name": "macvlan", "default-route": ["10.77.0.1"]}]')
+    pod = node.pod(json.dumps([{"name": "macvlan", "default-route": gateways}]))
     reply = node.add(pod)
     assert (reply.exit_code, reply.code) == (1, 7)
     assert "10.77.0.1" in reply.msg
     assert node.pod_links(pod) == set()
     assert (node.leases(), node.records(), node.locks()) == ([], [], [])
+
+
+def test_an_empty_list_moves_the_default_route_to_the_networks_own_gateway(node: Node) -> None:
+    """NPWG-29, NPWG-30, CNI-ADD-1: also where the plugin found one there and left it."""
+    second = macvlan_network(node.root)
+    second["plugins"][0]["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
+    node.define("routed", second)
+    pod = node.pod('[{"name": "routed", "default-route": []}]')
+    reply = node.add(pod)
+    assert reply.exit_code == 0, reply.stdout
+    routes = ip_json("route", "show", "default", namespace=pod.netns.name)
+    assert [(route["gateway"], route["dev"]) for route in routes] == [("10.91.0.1", "net1")]
+    assert reply.json.get("routes", []) == []
+    shown = {entry["interface"]: entry.get("gateway") for entry in node.status(pod)}
+    assert shown == {"eth0": None, "net1": ["10.91.0.1"]}
+    assert node.call("CHECK", pod).exit_code == 0
+    assert node.delete(pod).exit_code == 0
+
+
+def test_an_empty_list_keeps_a_route_as_its_plugin_made_it(node: Node) -> None:
+    """NPWG-29, CNI-CHK-6: metric, MTU, and no gateway at all."""
+    node.plugin("tunnel", Path(__file__).parents[1] / "plugins" / "tunnel.sh")
+    node.define("tunnel", {"cniVersion": "1.0.0", "type": "tunnel"})
+    pod = node.pod('[{"name": "tunnel", "default-route": []}]')
+    reply = node.add(pod)
+    assert reply.exit_code == 0, reply.stdout
+    [route] = ip_json("route", "show", "default", namespace=pod.netns.name)
+    assert (route["dev"], route["metric"]) == ("net1", 50)
+    assert route["metrics"] == [{"mtu": 1300}]
+    assert "gateway" not in route
+    assert (reply.json.get("routes", []), "gateway" in node.status(pod)[1]) == ([], False)
+    assert node.call("CHECK", pod).exit_code == 0
+    subprocess.run(["ip", "-n", pod.netns.name, "route", "del", "default"], check=True)
+    assert "default route is absent, not direct by net1" in node.call("CHECK", pod).msg
+    assert node.delete(pod).exit_code == 0
 
 
 def dual_stack(root: Path, number: str) -> dict[str, object]:

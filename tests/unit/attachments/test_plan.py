@@ -242,6 +242,40 @@ def test_an_empty_list_keeps_the_networks_own_gateway() -> None:
     ]
 
 
+def test_an_empty_list_keeps_the_networks_own_routes_as_they_are() -> None:
+    """NPWG-29: metrics, MTUs and routes without gateway included, in the order of preference."""
+    direct = {"dst": "::/0", "mtu": 1300}
+    second = result("10.1.0.2/24", routes=[V4 | {"priority": 9}, direct, V4 | {"gw": "10.1.0.7"}])
+    assert routes_after('[{"name": "a", "default-route": []}]', second) == [
+        [OTHER],
+        [V4 | {"gw": "10.1.0.7"}, V4 | {"priority": 9}, direct],
+    ]
+
+
+def test_a_route_without_gateway_goes_by_the_first_address_that_has_one() -> None:
+    """NPWG-29: as the plugins set it."""
+    raw = {
+        "ips": [
+            {"address": "10.1.0.2/24", "gateway": "10.1.0.1"},
+            {"address": "10.2.0.2/24", "gateway": "10.2.0.1"},
+        ],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    second = parse_result(dump(raw), configured_version="1.0.0", where="test")
+    [_, routes] = routes_after('[{"name": "a", "default-route": []}]', second)
+    assert routes == [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]
+
+
+def test_default_routes_of_other_tables_are_nobodys_business() -> None:
+    """NPWG-30: source-based routing has its own tables."""
+    other_table = {"dst": "0.0.0.0/0", "gw": "10.1.0.1", "table": 100}
+    raw = {"ips": [{"address": "10.1.0.2/24"}], "routes": [other_table]}
+    second = parse_result(dump(raw), configured_version="1.1.0", where="test")
+    assert routes_after('[{"name": "a", "default-route": []}]', second)[1] == [other_table]
+    [_, routes] = routes_after('[{"name": "a", "default-route": ["10.1.0.9"]}]', second)
+    assert routes == [other_table, {"dst": "0.0.0.0/0", "gw": "10.1.0.9"}]
+
+
 def test_an_empty_list_without_a_gateway_changes_nothing() -> None:
     """NPWG-29, NPWG-30: a pod is not left without any default route."""
     second = result("10.1.0.2/24", routes=[])
