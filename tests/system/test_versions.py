@@ -134,6 +134,20 @@ def test_a_plugin_is_asked_for_its_versions_once(recording_node: Node) -> None:
     assert asked(node, "old") == ["ADD", "VERSION"]
 
 
+def test_a_failed_add_is_undone_in_each_plugins_version(recording_node: Node) -> None:
+    """CNI-DEL-6, NPWG-53."""
+    node = recording_node
+    old_plugin(node, "old", UP_TO_0_3_1)
+    made_of(node, "old")
+    node.define("bad", noop_network(node.root, "bad", onADD={"code": 7, "msg": "no"}))
+    assert node.add(node.pod("bad")).code == 7
+    assert [(kind, r["cniVersion"]) for kind, r in requests(node, "DEL")] == [
+        ("noop", "1.0.0"),
+        ("old", "0.3.1"),
+    ]
+    assert node.records() == []
+
+
 def test_without_a_daemon_a_del_is_replayed_in_the_plugins_version(recording_node: Node) -> None:
     """CNI-SEL-1, CNI-DLG-18, MULTUS-28."""
     node = recording_node

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from metaplugin.attachments.calls import check_calls, in_version
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.record import (
     MadeAttachment,
@@ -17,7 +19,7 @@ from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandb
 from metaplugin.cni.configuration import parse_network_config
 from metaplugin.cni.raw import dump
 from metaplugin.cni.result import Result, parse_result
-from metaplugin.wire.container import DamagedRecord, Section, encode_section
+from metaplugin.wire.container import DamagedRecord, Section, decode_record, encode_section
 from metaplugin.wire.frames import Netns, decode_environment
 
 CHAIN = {
@@ -104,6 +106,48 @@ def test_a_del_gets_its_own_result_from_0_4_0_on() -> None:
         {"cniVersion": "1.0.0", "dns": {"domain": "x"}},
         None,  # cniVersion 0.1.0
     ]
+
+
+def test_a_plugin_in_another_version_than_its_lists_comes_back_so() -> None:
+    """CNI-SEL-1, CNI-DLG-10, CNI-VER-9: with its DEL, its CHECK and the results that they get."""
+    made = some_result("1.0.0")
+    record = some_record(made).with_version(1, 1, "0.3.1").with_version(1, 0, "0.4.0")
+    stored = decode_stored_record(encode_record(record, deadline_s=90))
+    assert record == stored.record
+    assert record.del_calls() == stored.calls
+    requests = [json.loads(call.stdin) for call in stored.calls]
+    assert [request["cniVersion"] for request in requests] == ["0.3.1", "0.4.0", "0.1.0"]
+    assert [request.get("prevResult", {}).get("cniVersion") for request in requests] == [
+        None,
+        "0.4.0",
+        None,
+    ]
+    checks = check_calls(stored.record.attachments[1].planned, record.sandbox, made)
+    assert [call.type for call in checks] == ["a"]
+
+
+@pytest.mark.parametrize("versions", [["1.0.0"], ["0.9.0", None], [None, 1], "x"], ids=str)
+def test_versions_that_can_not_be_are_damage(versions: object) -> None:
+    """ROB-7."""
+    section = decode_record(encode_record(some_record(), deadline_s=90))
+    note = json.loads(section.note)
+    note["attachments"][1]["versions"] = versions
+    with pytest.raises(DamagedRecord):
+        decode_stored_record(encode_section(replace(section, note=dump(note))))
+
+
+def test_a_call_can_be_repeated_in_another_version() -> None:
+    """CNI-SEL-1, CNI-VER-9: prevResult converted, or left out of a DEL that has none."""
+    call = some_record(some_result()).del_calls()[1]
+    younger, older = in_version(call, "1.1.0"), in_version(call, "0.3.1")
+    assert younger is not None
+    assert older is not None
+    request = json.loads(younger.stdin)
+    assert request["prevResult"]["cniVersion"] == request["cniVersion"] == "1.1.0"
+    assert "prevResult" not in json.loads(older.stdin)
+    assert (older.type, older.environment) == (call.type, call.environment)
+    check = replace(call, environment=call.environment.replace(b"=DEL", b"=CHECK"))
+    assert in_version(check, "0.3.1") is None
 
 
 def test_a_call_can_be_moved_to_where_the_namespace_is_now() -> None:
