@@ -285,9 +285,9 @@ def test_a_chain_runs_forwards_for_add_and_backwards_for_del(recording_node: Nod
 def test_the_runtimes_capabilities_and_arguments_go_to_the_default_network_alone(
     recording_node: Node,
 ) -> None:
-    """NPWG-57, MULTUS-2, MULTUS-9, CNI-DLG-8."""
+    """NPWG-57, MULTUS-2, MULTUS-9, CNI-DLG-7, CNI-DLG-8: those that nobody knows included."""
     node = recording_node
-    capable = {"capabilities": {"portMappings": True}}
+    capable = {"capabilities": {"portMappings": True, "example.org/x": True, "cgroupPath": True}}
     (node.root / "default.conflist").write_text(
         json.dumps(noop_network(node.root, "default-net", **capable))
     )
@@ -295,11 +295,12 @@ def test_the_runtimes_capabilities_and_arguments_go_to_the_default_network_alone
     pod = node.pod("extra")
     ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     config = json.loads(node.stdin(pod))
-    config["runtimeConfig"]["portMappings"] = ports
+    given = {"portMappings": ports, "example.org/x": [{"y": None}], "cgroupPath": "/a"}
+    config["runtimeConfig"] |= given | {"undeclared": 1}
     reply = node.add(pod, stdin=json.dumps(config).encode(), CNI_ARGS=f"{pod.args};FOO=a=b")
     assert reply.exit_code == 0
     default, extra = node.noop_calls()
-    assert json.loads(default["stdin"])["runtimeConfig"] == {"portMappings": ports}
+    assert json.loads(default["stdin"])["runtimeConfig"] == given
     assert "runtimeConfig" not in json.loads(extra["stdin"])
     assert "FOO=a=b" in default["env"]["CNI_ARGS"]
     assert "FOO" not in extra["env"]["CNI_ARGS"]
