@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_each_attachment_is_told_as_users_know_it(server: ApiServer, side: Side)
         "uid": "u",
     }
     assert events[0]["source"] == {"component": "metaplugin", "host": NODE}
+
+
+def test_requests_that_were_let_pass_are_told(server: ApiServer, side: Side) -> None:
+    """NPWG-12, NPWG-15: whoever asked for an address reads that it may be another."""
+    server.put(pod("a", uid="u"))
+    whole = record("a", "u", extra=False)
+    [made] = whole.attachments
+    planned = replace(made.planned, unhonoured=("ips", "mac"))
+    side.call(
+        side.connection.events.attached,
+        replace(whole, attachments=(replace(made, planned=planned),)),
+    )
+    added, warning = told(server, 2)
+    assert added["reason"] == "AddedInterface"
+    assert (warning["type"], warning["reason"]) == ("Warning", "CapabilityNotDeclared")
+    assert warning["message"].startswith("eth0: no plugin of network cbr0 declares ips, mac;")
 
 
 @pytest.mark.parametrize(
