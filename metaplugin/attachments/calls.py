@@ -13,7 +13,12 @@ from typing import Any
 
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.runtime_conf import Sandbox
-from metaplugin.cni.configuration import NetworkConfigList, PluginConf, plugin_request
+from metaplugin.cni.configuration import (
+    NetworkConfigList,
+    PluginConf,
+    ipam_type,
+    plugin_request,
+)
 from metaplugin.cni.raw import RECORD_NESTING, dump, load_object
 from metaplugin.cni.result import Result, parse_result
 from metaplugin.cni.version import SUPPORTED_VERSIONS, at_least
@@ -106,12 +111,13 @@ def status_calls(config: NetworkConfigList) -> tuple[PluginCall, ...]:
     return tuple(_sandboxless_call("STATUS", config, plugin, {}) for plugin in able)
 
 
-def version_call(call: PluginCall) -> PluginCall:
-    """Return the call that asks a call's plugin for its versions, with the variables that libcni
-    gives: plugins of old want them."""
+def version_call(call: PluginCall, plugin_type: str) -> PluginCall:
+    """Return the call that asks a plugin for its versions, with the variables that libcni gives:
+    plugins of old want them."""
     environment = {"CNI_COMMAND": "VERSION", "CNI_NETNS": "dummy", "CNI_IFNAME": "dummy"}
     return replace(
         call,
+        type=plugin_type,
         environment=encode_environment(environment),
         stdin=dump({"cniVersion": version_of_call(call)}),
     )
@@ -120,6 +126,12 @@ def version_call(call: PluginCall) -> PluginCall:
 def version_of_call(call: PluginCall) -> str:
     """Return the version that a call is in."""
     return str(load_object(call.stdin, what="the call", nesting=RECORD_NESTING)["cniVersion"])
+
+
+def ipam_of_call(call: PluginCall) -> str:
+    """Return the IPAM plugin that a call's plugin is to run, "" where there is none."""
+    ipam = load_object(call.stdin, what="the call", nesting=RECORD_NESTING).get("ipam")
+    return ipam_type({"ipam": ipam})
 
 
 def in_version(call: PluginCall, version: str) -> PluginCall | None:

@@ -145,6 +145,12 @@ def with_plugin_version(
     return replace(config, plugins=tuple(plugins))
 
 
+def ipam_type(raw: JSONObject) -> str:
+    """Return the IPAM plugin that a plugin's configuration names, "" where it names none."""
+    ipam = raw.get("ipam")
+    return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+
+
 def plugin_request(
     config: NetworkConfigList,
     plugin: PluginConf,

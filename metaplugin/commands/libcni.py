@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from metaplugin.attachments.calls import (
     PluginCall,
     add_call,
+    del_calls,
     in_version,
+    ipam_of_call,
     version_call,
     version_of_call,
 )
@@ -94,9 +97,11 @@ async def add_network_list(
         limit = deadline.for_delegate(_where(call))
         executed = await caller.plugins.exec_plugin(call, limit)
         if refuses_version(call, executed):
-            version = await _agreed_version(caller, call, executed, limit, place)
-            if version is not None:
-                attachment = await keep(place, version)
+            agreed = await _agreed_version(caller, call, executed, limit, place)
+            if agreed is not None:
+                attachment = await keep(place, agreed.version)
+                if agreed.begun:
+                    await _undo_plugin(caller, attachment, place, sandbox, limit)
                 call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
                 executed = await caller.plugins.exec_plugin(call, limit)
         try:
@@ -125,21 +130,50 @@ def _result(
     return restored(result, previous, config.cni_version) if plugin.cni_version else result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """The version in which to repeat a call; `begun` says that the plugin itself spoke the other
+    one, and had begun when its IPAM plugin refused."""
+
+    version: str
+    begun: bool
+
+
 async def _agreed_version(
     caller: Caller, refused: PluginCall, executed: Executed, limit_s: float, place: int
-) -> str | None:
-    """Return the version in which to repeat a call that was refused; None where the plugin speaks
-    the call's own, or doesn't say: the refusal then means something else. Raise NeverRan where
-    there is none."""
-    answer = await caller.plugins.exec_plugin(version_call(refused), min(limit_s, _VERSION_S))
-    supported, wanted = stated_versions(answer), version_of_call(refused)
+) -> _Agreed | None:
+    """Return how to repeat a call that was refused; None where the plugins speak the call's
+    version, don't say, or share none while one had begun: the refusal is then the answer. Raise
+    NeverRan where the plugin itself speaks no version of ours."""
+    wanted, ipam = version_of_call(refused), ipam_of_call(refused)
+    supported = await _ask_versions(caller, refused, refused.type, limit_s)
+    begun = wanted in supported
+    if begun and ipam:
+        others = await _ask_versions(caller, refused, ipam, limit_s) or supported
+        supported = tuple(version for version in supported if version in others)
     if not supported or wanted in supported:
         return None
-    caller.versions.learn(await caller.plugins.find_in_path(refused.type), supported)
+    caller.versions.learn(await caller.plugins.find_in_path(refused.type), ipam, supported)
     version = version_at(place, supported, wanted)
-    if version is None:
+    if version is None and not begun:
         raise NeverRan(_delegate_error(_where(refused), executed), place)
-    return version
+    return None if version is None else _Agreed(version=version, begun=begun)
+
+
+async def _ask_versions(
+    caller: Caller, call: PluginCall, plugin_type: str, limit_s: float
+) -> tuple[str, ...]:
+    question = version_call(call, plugin_type)
+    return stated_versions(await caller.plugins.exec_plugin(question, min(limit_s, _VERSION_S)))
+
+
+async def _undo_plugin(
+    caller: Caller, attachment: PlannedAttachment, place: int, sandbox: Sandbox, limit_s: float
+) -> None:
+    """Run the DEL of a plugin that had begun; raise CNIError."""
+    calls = del_calls(attachment, sandbox, None)
+    call = calls[len(calls) - 1 - place]
+    raise_for_failure(call, await caller.plugins.exec_plugin(call, limit_s))
 
 
 async def run_in_order(caller: Caller, calls: Iterable[PluginCall], deadline: Deadline) -> None:
@@ -153,9 +187,9 @@ async def _run(caller: Caller, call: PluginCall, limit_s: float) -> None:
     (CNI section 4); raise CNIError."""
     executed = await caller.plugins.exec_plugin(call, limit_s)
     if refuses_version(call, executed):
-        version = await _agreed_version(caller, call, executed, limit_s, 0)
-        if version is not None:
-            again = in_version(call, version)
+        agreed = await _agreed_version(caller, call, executed, limit_s, 0)
+        if agreed is not None:
+            again = in_version(call, agreed.version)
             if again is None:
                 return
             executed = await caller.plugins.exec_plugin(again, limit_s)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from cachetools import TTLCache
 
 from metaplugin.attachments.calls import PluginCall
-from metaplugin.cni.configuration import NetworkConfigList, with_plugin_version
+from metaplugin.cni.configuration import NetworkConfigList, ipam_type, with_plugin_version
 from metaplugin.cni.errors import CNIError, ErrorCode
 from metaplugin.cni.raw import JSONObject, load_object
 from metaplugin.cni.version import SUPPORTED_VERSIONS, nearest_version
@@ -26,19 +26,20 @@ _YOUNG_COMMANDS = ("GC", "STATUS")
 
 
 class PluginVersions:
-    """What plugins that refused a version support, by their path."""
+    """What plugins that refused a version support, by their path and the IPAM plugin that they
+    run."""
 
     def __init__(self) -> None:
-        self._supported: TTLCache[str, tuple[str, ...]] = TTLCache(1000, REMEMBERED_S)
+        self._supported: TTLCache[tuple[str, str], tuple[str, ...]] = TTLCache(1000, REMEMBERED_S)
 
-    def learn(self, path: str, supported: tuple[str, ...]) -> None:
-        self._supported[path] = supported
+    def learn(self, path: str, ipam: str, supported: tuple[str, ...]) -> None:
+        self._supported[path, ipam] = supported
 
     def apply(self, config: NetworkConfigList, paths: Mapping[str, str]) -> NetworkConfigList:
         """Return the list, each plugin that is known to need it in its own version; `paths` by
         plugin type."""
         for place, plugin in enumerate(config.plugins):
-            supported = self._supported.get(paths[plugin.type])
+            supported = self._supported.get((paths[plugin.type], ipam_type(plugin.raw)))
             if supported and config.cni_version not in supported:
                 version = version_at(place, supported, config.cni_version)
                 config = with_plugin_version(config, place, version)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.node import Node, bridge_network, ip_json, noop_network
+from tests.system.node import Node, bridge_network, ip_json, macvlan_network, noop_network
 
 pytestmark = pytest.mark.system
 
@@ -201,6 +201,30 @@ def test_a_plugin_replaced_by_an_older_one_still_deletes_and_checks(recording_no
     assert node.delete(pod).exit_code == 0
     [(_, deleted)] = requests(node, "DEL")
     assert deleted["cniVersion"] == deleted["prevResult"]["cniVersion"] == "0.4.0"
+
+
+def test_an_old_ipam_plugin_serves_a_young_plugin(node: Node) -> None:
+    """CNI-SEL-1, CNI-DEL-5: macvlan has made its interface when the IPAM plugin refuses."""
+    old_plugin(node, "oldipam", UP_TO_0_3_1)
+    address = {"version": "4", "address": "10.91.0.7/24"}
+    config = macvlan_network(node.root, log=str(node.root / "noop.log"))
+    config["plugins"][0] |= {
+        "ipam": {"type": "oldipam"},
+        "result": {"cniVersion": "0.3.1", "ips": [address]},
+    }
+    node.define("old", config)
+    for _ in range(2):
+        pod = node.pod("old")
+        reply = node.add(pod)
+        assert reply.exit_code == 0, reply.stdout
+        assert [entry["ips"] for entry in node.status(pod)][1:] == [["10.91.0.7"]]
+        assert node.pod_links(pod) == {"eth0", "net1"}
+        assert node.call("CHECK", pod).exit_code == 0
+        assert node.delete(pod).stdout == b""
+        assert (node.pod_links(pod), node.records()) == (set(), [])
+    assert asked(node, "oldipam") == ["ADD", "VERSION"]
+    assert {r["cniVersion"] for _, r in requests(node, "ADD")} == {"0.3.1"}
+    assert len(requests(node, "ADD")) == 2
 
 
 def test_a_plugin_may_be_younger_than_its_network(recording_node: Node) -> None:
