@@ -48,8 +48,9 @@ class MadeAttachment:
 class Record:
     """One outer attachment (container id, interface) and all that it consists of.
 
-    `complete` says that an ADD got to its end; `status` is the network-status annotation's text;
-    `runtime` is the program that called, `network` the outer configuration's name.
+    `complete` says that an ADD got to its end; `status` is the network-status annotation's text,
+    empty where that isn't ours to write; `runtime` is the program that called, `network` the outer
+    configuration's name.
     """
 
     generation: str

@@ -206,8 +206,8 @@ class StatusPublisher(Protocol):
     """Brings the network-status annotation to the pod."""
 
     async def publish(self, record: Record) -> None:
-        """Hand over a record's status, and wait a bounded time for it to be written; never
-        raises."""
+        """Hand over a record's status, and wait a bounded time for it to be written; without one,
+        leave what is there alone from now on. Never raises."""
 
     async def withdraw(self, record: Record) -> None:
         """Say that the record has ended; never raises."""

@@ -41,6 +41,9 @@ class StatusFolder:
     async def publish(self, record: Record) -> None:
         if name := _file_name(record):
             self._owners[name] = record.generation
+            if not record.status:  # somebody else's to write
+                self._due.pop(name, None)
+                return
             self._due[name] = record
             await self._write_due(name)
 
@@ -59,6 +62,8 @@ class StatusFolder:
             if name and record.complete:
                 self._owners[name] = record.generation
                 self._due[name] = record
+                if not record.status:
+                    del self._due[name]
         self._wake.set()
 
     async def written(self) -> dict[str, int]:
