@@ -194,9 +194,9 @@ class RecordReader(Protocol):
     async def read(self, name: str) -> StoredRecord | None:
         """Return a record; None when there is none; raise DamagedRecord, or IOFailure."""
 
-    async def read_all(self) -> Sequence[StoredRecord]:
-        """Return every record that can be read; damaged ones are left where they are, and
-        logged."""
+    async def read_all(self, container_id: str = "") -> Sequence[StoredRecord]:
+        """Return every record, or every one of a sandbox, that can be read; damaged ones are left
+        where they are, and logged."""
 
     async def is_forgotten(self, name: str) -> bool:
         """Say whether the record's last DEL has been done."""

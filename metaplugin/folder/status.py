@@ -144,7 +144,7 @@ def _file_name(record: Record) -> str:
     """Return the pod's file; names are DNS labels or subdomains, checked before they make a
     path."""
     pod = record.pod
-    if pod is None or "/" in pod.namespace + pod.name:
+    if pod is None or record.hot_plugged or "/" in pod.namespace + pod.name:
         return ""
     name = f"{pod.namespace}_{pod.name}"
     if len(name) > _LONGEST_NAME:

@@ -190,4 +190,4 @@ def _finish(tried: asyncio.Future[None]) -> None:
 
 def _name(record: Record) -> Name | None:
     pod = record.pod
-    return (pod.namespace, pod.name) if pod else None
+    return (pod.namespace, pod.name) if pod and not record.hot_plugged else None
