@@ -61,9 +61,8 @@ class StatusFolder:
             name = _file_name(record)
             if name and record.complete:
                 self._owners[name] = record.generation
-                self._due[name] = record
-                if not record.status:
-                    del self._due[name]
+                if record.status:
+                    self._due[name] = record
         self._wake.set()
 
     async def written(self) -> dict[str, int]:

@@ -59,11 +59,11 @@ _OPTIONAL = {
     "defaultNetworks": ("default_networks", "this release attaches no networks to every pod"),
     "systemNamespaces": ("system_namespaces", "only defaultNetworks needs it"),
     "readinessindicatorfile": (
-        "readiness_indicator_file",
+        "readiness_file",
         "this release waits for no file: an ADD before the default network is ready fails",
     ),
     "auxiliaryCNIChainName": (
-        "auxiliary_chain_name",
+        "auxiliary_chain",
         "this release runs no auxiliary chain: put its plugins into a configuration of their own",
     ),
 }
@@ -232,10 +232,13 @@ def _optional(installed: Installation, made: Translation) -> None:
         if key not in installed.raw:
             continue
         known = DaemonConfig.model_fields.get(ours)
-        if known is None:
+        if key == "defaultNetworks" and "clusterNetwork" not in made.daemon:
+            made.daemon_notes.append(f"{key}: dropped, as Multus ignores it beside delegates.")
+        elif known is None:
             made.daemon_notes.append(f"{key}: dropped: {why}.")
         else:
-            made.daemon[str(known.alias)] = installed.raw[key]
+            value = installed.raw[key]
+            made.daemon[str(known.alias)] = _on_node(value) if isinstance(value, str) else value
             made.daemon_notes.append(f"{key}: {known.alias} here.")
 
 
