@@ -34,6 +34,7 @@ from metaplugin.wire.container import (
 from metaplugin.wire.frames import Exec, Netns
 
 SCHEMA = 1
+HOT_PLUG_NETWORK = "metaplugin-hot-plug"  # the outer configuration's name in such requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +54,9 @@ class MadeAttachment:
 class Record:
     """One outer attachment (container id, interface) and all that it consists of.
 
-    `complete` says that an ADD got to its end; `status` is the network-status annotation's text;
-    `runtime` is the program that called, `network` the outer configuration's name.
+    `complete` says that an ADD got to its end; `status` is the network-status annotation's text,
+    empty where that isn't ours to write; `runtime` is the program that called, `network` the outer
+    configuration's name.
     """
 
     generation: str
@@ -72,6 +74,12 @@ class Record:
     @property
     def file_name(self) -> str:
         return record_file_name(self.sandbox.container_id, self.ifname)
+
+    @property
+    def hot_plugged(self) -> bool:
+        """Say whether it came to a running sandbox by hot-plug: no runtime knows of it, so it goes
+        with the sandbox's own record."""
+        return self.network == HOT_PLUG_NETWORK
 
     def del_calls(self) -> tuple[PluginCall, ...]:
         """Return the DEL calls of all attachments, the last one first."""

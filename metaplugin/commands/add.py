@@ -177,6 +177,8 @@ def _completed(record: Record, results: Sequence[Result], wanted: DefaultRoutes 
 
 
 def _status(record: Record) -> str:
+    if record.hot_plugged:  # whoever plugs writes it
+        return ""
     entries: list[JSONObject] = []
     for made in record.attachments:
         if made.result is not None:

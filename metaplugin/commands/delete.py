@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metaplugin.attachments.calls import PluginCall, del_calls
-from metaplugin.attachments.record import StoredRecord
+from metaplugin.attachments.record import HOT_PLUG_NETWORK, StoredRecord
 from metaplugin.attachments.runtime_conf import Sandbox
 from metaplugin.cni.errors import CNIError, TryAgainLater, join_errors
 from metaplugin.commands.deadline import Deadline
@@ -32,7 +32,38 @@ async def delete(request: Request, caller: Caller, node: Node) -> None:
     the cluster and the runtime say of it now. Raise CallerGone when the runtime gave up.
     """
     deadline = Deadline.start(node.settings.deadlines)
-    parse_outer_config(request.stdin)
+    outer = parse_outer_config(request.stdin)
+    errors: list[CNIError] = []
+    if outer.name != HOT_PLUG_NETWORK:
+        errors += await _finish_hot_plugged(request, caller, node, deadline)
+    try:
+        await _delete_own(request, caller, node, deadline)
+    except CNIError as exc:
+        errors.append(exc)
+    if errors:
+        raise join_errors(errors)
+
+
+async def _finish_hot_plugged(
+    request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> list[CNIError]:
+    """Release what was hot-plugged, before the last of the sandbox's own attachments goes: no
+    runtime would ever ask for it. Return what failed."""
+    own = record_file_name(request.sandbox.container_id, request.args.ifname)
+    siblings = await node.records.read_all(request.sandbox.container_id)
+    others = [stored for stored in siblings if stored.record.file_name != own]
+    if not all(stored.record.hot_plugged for stored in others):
+        return []
+    errors: list[CNIError] = []
+    for stored in sorted(others, key=lambda stored: stored.record.created, reverse=True):
+        try:
+            await finish_record(stored, request, caller, deadline)
+        except CNIError as exc:
+            errors.append(exc)
+    return errors
+
+
+async def _delete_own(request: Request, caller: Caller, node: Node, deadline: Deadline) -> None:
     name = record_file_name(request.sandbox.container_id, request.args.ifname)
     try:
         stored = await node.records.read(name)
@@ -52,13 +83,13 @@ async def finish_record(
 ) -> None:
     """Run a record's DEL calls and put a tombstone in its place; raise CNIError with the record
     kept."""
-    netns = await _present_netns(stored.record.sandbox, request.sandbox, caller)
+    netns = await present_netns(stored.record.sandbox, request.sandbox, caller)
     calls = [call.in_netns(netns) for call in stored.calls]
     await _run(calls, caller, deadline)
     await caller.records.forget(stored.record.file_name)
 
 
-async def _present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> str:
+async def present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> str:
     """Return the path of the record's namespace, "" when it is gone: the runtime may give an empty
     path, and at the old path there may be another container's namespace by now."""
     if given.netns and recorded.is_at(given.device, given.inode):

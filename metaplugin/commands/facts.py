@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metaplugin.attachments.hot_plug import hot_plugged_attachment
 from metaplugin.attachments.plan import (
     Network,
     PlannedAttachment,
@@ -17,6 +18,7 @@ from metaplugin.attachments.plan import (
     default_attachment,
     make_plan,
 )
+from metaplugin.attachments.record import HOT_PLUG_NETWORK
 from metaplugin.attachments.runtime_conf import (
     ArgPairs,
     PodReference,
@@ -74,6 +76,8 @@ async def plan_attachments(
 ) -> tuple[PlannedAttachment, ...]:
     """Return everything that the pod is to be attached to, all of it checked; raise CNIError."""
     reference = required_pod(args, node)
+    if outer.name == HOT_PLUG_NETWORK:
+        return (hot_plugged_attachment(outer.raw, args),)
     elements = await selected_elements(reference, outer, node)
     first, *always = await default_networks(outer, node)
     networks = await asyncio.gather(*(selected_network(e, reference, node) for e in elements))

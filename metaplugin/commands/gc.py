@@ -34,14 +34,16 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
         raise InvalidNetworkConfig(
             "cni.dev/valid-attachments: GC needs the list of valid attachments"
         )
-    ours = [stored for stored in await node.records.read_all() if _is_ours(stored, outer, request)]
+    known = await node.records.read_all()
+    ours = [stored for stored in known if _is_ours(stored, outer, request)]
     stale = [stored for stored in ours if _attachment(stored) not in valid]
     errors: list[CNIError] = []
     for stored in stale:
         errors += await finish_unless_busy(stored, caller, node, deadline)
     live = [stored for stored in ours if _attachment(stored) in valid]
     if {_attachment(stored) for stored in live} == set(valid):
-        errors += await _pass_on(live, stale, outer, caller, node, deadline)
+        kept = [stored for stored in known if stored not in stale]
+        errors += await _pass_on(kept, live, stale, outer, caller, node, deadline)
     if errors:
         raise join_errors(errors)
 
@@ -57,6 +59,7 @@ def _attachment(stored: StoredRecord) -> Attachment:
 
 
 async def _pass_on(
+    kept: Sequence[StoredRecord],
     live: Sequence[StoredRecord],
     stale: Sequence[StoredRecord],
     outer: OuterConfig,
@@ -64,10 +67,14 @@ async def _pass_on(
     node: Node,
     deadline: Deadline,
 ) -> list[CNIError]:
-    """Run the GC of each network that these records or the default network's configuration name."""
+    """Run the GC of each network that these records or the default network's configuration name.
+
+    What delegates must keep is what any record holds: another runtime's pods, or hot-plugged
+    interfaces, may be in the same network.
+    """
     errors: list[CNIError] = []
     for config in await _networks([*live, *stale], outer, node):
-        calls = gc_calls(config, _inner_attachments(config.name, live))
+        calls = gc_calls(config, _inner_attachments(config.name, kept))
         errors += await run_all(caller, calls, deadline)
     return errors
 
@@ -86,10 +93,10 @@ async def _networks(
     return list(configs.values())
 
 
-def _inner_attachments(network: str, live: Sequence[StoredRecord]) -> list[dict[str, str]]:
+def _inner_attachments(network: str, kept: Sequence[StoredRecord]) -> list[dict[str, str]]:
     return [
         {"containerID": stored.record.sandbox.container_id, "ifname": made.planned.ifname}
-        for stored in live
+        for stored in kept
         for made in stored.record.attachments
         if made.planned.config.name == network
     ]

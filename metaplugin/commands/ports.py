@@ -202,9 +202,9 @@ class RecordReader(Protocol):
     async def read(self, name: str) -> StoredRecord | None:
         """Return a record; None when there is none; raise DamagedRecord, or IOFailure."""
 
-    async def read_all(self) -> Sequence[StoredRecord]:
-        """Return every record that can be read; damaged ones are left where they are, and
-        logged."""
+    async def read_all(self, container_id: str = "") -> Sequence[StoredRecord]:
+        """Return every record, or every one of a sandbox, that can be read; damaged ones are left
+        where they are, and logged."""
 
     async def is_forgotten(self, name: str) -> bool:
         """Say whether the record's last DEL has been done."""
@@ -214,8 +214,8 @@ class StatusPublisher(Protocol):
     """Brings the network-status annotation to the pod."""
 
     async def publish(self, record: Record) -> None:
-        """Hand over a record's status, and wait a bounded time for it to be written; never
-        raises."""
+        """Hand over a record's status, and wait a bounded time for it to be written; without one,
+        leave what is there alone from now on. Never raises."""
 
     async def withdraw(self, record: Record) -> None:
         """Say that the record has ended; never raises."""

@@ -11,7 +11,9 @@ import ctypes
 import gc
 import logging
 import signal
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
@@ -19,6 +21,7 @@ from metaplugin.commands.ports import Node
 from metaplugin.daemon.cluster import ClusterSide, cluster_side
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
+from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.folder.configurations import ConfigurationFolder
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.status import StatusFolder
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 
 TIDY_INTERVAL_S = 3600
 TRIM_S = 60
+API_CLOSE_S = 5  # for answers of shims that have been served
 
 
 def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: Executor) -> Node:
@@ -72,14 +76,33 @@ async def _serve(
     config: DaemonConfig, node: Node, netlink: ThreadPoolExecutor, stop: asyncio.Event
 ) -> None:
     gc.freeze()  # what has been imported stays: no collection looks through it again
-    server = Server(
-        path=config.run_dir / "daemon.sock",
-        shims=Shims(node=node, netlink=netlink, reaping=ReapSchedule(config.reap_interval_seconds)),
+    shims = Shims(
+        node=node,
+        netlink=netlink,
+        reaping=ReapSchedule(config.reap_interval_seconds),
+        place=RuntimePlace() if config.delegate_api else None,
     )
-    log.info("serving", extra={"socket": str(server.path)})
-    await server.serve(stop)
-    await server.drain(config.deadlines.drain_seconds)
+    server = Server(path=config.run_dir / "daemon.sock", shims=shims)
+    async with _delegate_api(config):
+        log.info("serving", extra={"socket": str(server.path)})
+        await server.serve(stop)
+        await server.drain(config.deadlines.drain_seconds)
     log.info("stopped")
+
+
+@asynccontextmanager
+async def _delegate_api(config: DaemonConfig) -> AsyncIterator[None]:
+    """Offer hot-plug while the block runs, where that is configured."""
+    if config.delegate_api is None:
+        yield
+        return
+    # The HTTP parser costs what only who uses it pays.
+    from metaplugin.daemon.delegate_api import DelegateApi  # noqa: PLC0415
+
+    api = DelegateApi(config.delegate_api)
+    await api.start()
+    yield
+    await api.close(API_CLOSE_S)
 
 
 async def tidy_up(records: RecordFolder, side: ClusterSide) -> None:

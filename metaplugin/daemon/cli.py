@@ -1,4 +1,4 @@
-"""The command line: `metaplugin daemon`, `standalone`, `check`, `demo`."""
+"""The command line: `metaplugin daemon`, `standalone`, `check`, `migrate`, `demo`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from metaplugin.daemon.config import ConfigurationError, DaemonConfig, load_conf
 from metaplugin.daemon.logs import set_up_logging
 from metaplugin.demo.bundle import EXAMPLES, SHIM
 from metaplugin.demo.namespaces import enter
+from metaplugin.migrate.cli import migrate
 from metaplugin.standalone import run_standalone
 
 
@@ -24,6 +25,8 @@ from metaplugin.standalone import run_standalone
 def main() -> None:
     """Every network that a pod asks for, or a clear reason why not."""
 
+
+main.add_command(migrate)
 
 config_option = click.option(
     "--config",

@@ -61,6 +61,16 @@ class PolicyConfig(_Section):
     denied_keys: tuple[str, ...] = ()
 
 
+class DelegateApiConfig(_Section):
+    """Multus's /healthz and /delegate on a socket, for the dynamic networks controller. `shim` is
+    started as the runtime starts it: where the daemon runs elsewhere than the runtime, a command
+    that enters the host's namespaces first."""
+
+    socket: Path
+    shim: tuple[str, ...] = Field(default=("/opt/cni/bin/metaplugin",), min_length=1)
+    cni_path: str = ""
+
+
 class DaemonConfig(_Section):
     """What the daemon may be told. `clusterNetwork` names the default network: a net-attach-def
     (`namespace/name`), the name of a configuration in `confDir`, or an absolute path."""
@@ -76,6 +86,7 @@ class DaemonConfig(_Section):
     global_namespaces: tuple[str, ...] = ("default",)
     policy: PolicyConfig = PolicyConfig()
     undeclared_capabilities: UndeclaredCapabilities = "fail"
+    delegate_api: DelegateApiConfig | None = None
     deadlines: DeadlinesConfig = DeadlinesConfig()
     reap_interval_seconds: float = Field(default=60, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -119,9 +130,19 @@ def load_config(path: Path) -> DaemonConfig:
         raise ConfigurationError(f"{path}: " + "; ".join(problems)) from exc
     if config.manifests and config.kubernetes:
         raise ConfigurationError(f"{path}: manifests, kubernetes: one of them is the cluster")
+    if config.delegate_api:
+        _check_delegate_api(path, config.delegate_api, config.run_dir)
     if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
         raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
     return config
+
+
+def _check_delegate_api(path: Path, api: DelegateApiConfig, run_dir: Path) -> None:
+    for where, value in (("socket", str(api.socket)), ("shim", api.shim[0])):
+        if not value.startswith("/"):
+            raise ConfigurationError(f"{path}: delegateApi.{where}: must be an absolute path")
+    if api.socket == run_dir / "daemon.sock":
+        raise ConfigurationError(f"{path}: delegateApi.socket: {api.socket} is the shims' socket")
 
 
 def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
@@ -138,6 +159,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "manifests": ManifestsConfig,
         "kubernetes": KubernetesConfig,
         "policy": PolicyConfig,
+        "delegateApi": DelegateApiConfig,
         "deadlines": DeadlinesConfig,
     }
     section = sections[str(location[-1])] if location else DaemonConfig

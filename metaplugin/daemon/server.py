@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from metaplugin.attachments.record import HOT_PLUG_NETWORK
 from metaplugin.attachments.runtime_conf import Sandbox, pod_reference
 from metaplugin.cni.environment import CmdArgs, Command, parse_environment
 from metaplugin.cni.errors import CNIError, DelegateError
@@ -22,11 +23,13 @@ from metaplugin.commands.add import add
 from metaplugin.commands.check import check
 from metaplugin.commands.delete import delete
 from metaplugin.commands.gc import collect_garbage
+from metaplugin.commands.hot_plug import plug, unplug
 from metaplugin.commands.ports import Caller, CallerGone, Node, Request
 from metaplugin.commands.reap import reap
 from metaplugin.commands.status import status
 from metaplugin.commands.versions import PluginVersions
 from metaplugin.daemon.logs import bound
+from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.netlink.sandbox import SandboxSocket
 from metaplugin.runner.session import ShimSession, open_session
 from metaplugin.wire.frames import NetnsState, ProtocolError, decode_environment
@@ -45,6 +48,7 @@ FLOWS: Mapping[Command, Flow] = {
     Command.GC: collect_garbage,
     Command.STATUS: status,
 }
+HOT_PLUG_FLOWS: Mapping[Command, Flow] = {**FLOWS, Command.ADD: plug, Command.DEL: unplug}
 
 
 @dataclass(slots=True)
@@ -71,12 +75,14 @@ class Shims:
     netlink: Executor
     reaping: ReapSchedule
     versions: PluginVersions = field(default_factory=PluginVersions)
+    place: RuntimePlace | None = None  # where hot-plug is offered
 
     async def serve(self, connection: socket.socket) -> None:
         """Serve one shim to its end, and close the connection; never raises."""
         try:
             connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
-            if _peer_uid(connection) != 0:
+            pid, uid = _peer(connection)
+            if uid != 0:
                 log.error("refused a caller that is not root")
                 connection.close()
                 return
@@ -87,7 +93,10 @@ class Shims:
             return
         network = None if descriptor is None else SandboxSocket(descriptor, self.netlink)
         try:
-            await self._serve_session(session, network)
+            hot_plug = HOT_PLUG_NETWORK.encode() in session.request.stdin
+            if self.place and not hot_plug:
+                self.place.note(pid)
+            await self._serve_session(session, network, pid if hot_plug else None)
         except CallerGone as exc:
             log.warning("caller gone", extra={"error": str(exc)})
         except CNIError as exc:
@@ -99,7 +108,10 @@ class Shims:
                 network.close()
             session.close()
 
-    async def _serve_session(self, session: ShimSession, network: SandboxSocket | None) -> None:
+    async def _serve_session(
+        self, session: ShimSession, network: SandboxSocket | None, plugging: int | None
+    ) -> None:
+        """Serve a runtime's shim, or the one with the pid `plugging`, which we started."""
         environment = decode_environment(session.request.environment)
         names = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME")
         command, container_id, ifname = (environment.get(name, "") for name in names)
@@ -114,22 +126,29 @@ class Shims:
             if notes := session.request.notes:
                 log.warning("the shim notes", extra={"notes": notes.decode(errors="replace")})
             async with session.kept_alive():
-                reaping = self.reaping.take_turn()
+                reaping = plugging is None and self.reaping.take_turn()
                 if reaping:
                     await session.lend(LEND_S)
-                delivered = await self._answer(session, caller, environment)
+                delivered = await self._answer(session, caller, environment, plugging)
                 if network is not None:
                     network.close()  # it keeps the pod's namespace, and reaping may take long
                 if reaping and delivered:
                     await self._reap(caller)
 
     async def _answer(
-        self, session: ShimSession, caller: Caller, environment: Mapping[str, str]
+        self,
+        session: ShimSession,
+        caller: Caller,
+        environment: Mapping[str, str],
+        plugging: int | None,
     ) -> bool:
         """Answer by the command's flow; return whether that arrived: an ADD is undone otherwise."""
         try:
             request = _request(session, parse_environment(environment))
-            result = await self._run(request, caller)
+            if plugging is not None and self.place:
+                self.place.require(plugging)
+            flows = FLOWS if plugging is None else HOT_PLUG_FLOWS
+            result = await self._run(flows[request.args.command], request, caller)
         except CNIError as exc:
             return await session.answer(1, _error(exc, session.request.stdin))
         delivered = await session.answer(0, b"" if result is None else dump(result) + b"\n")
@@ -138,14 +157,14 @@ class Shims:
             await delete(request, caller, self.node)
         return delivered
 
-    async def _run(self, request: Request, caller: Caller) -> JSONObject | None:
+    async def _run(self, flow: Flow, request: Request, caller: Caller) -> JSONObject | None:
         """Run the command's flow; raise CNIError whose message names the pod, a defect's
         included."""
         pod = pod_reference(request.args.args)
         started = time.monotonic()
         with bound(pod=str(pod or "")):
             try:
-                result = await FLOWS[request.args.command](request, caller, self.node)
+                result = await flow(request, caller, self.node)
             except CNIError as exc:
                 log.error(
                     "failed", extra={"code": exc.code, "error": exc.msg, "details": exc.details}
@@ -220,6 +239,11 @@ def _listen(path: Path) -> socket.socket:
     replaced."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path.parent, 0o700)
+    return bind_private(path)
+
+
+def bind_private(path: Path) -> socket.socket:
+    """Return a socket for root alone that listens at `path`, in the place of what is there."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -230,11 +254,13 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _peer_uid(connection: socket.socket) -> int:
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return process and user at the other end."""
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
-    return int(struct.unpack("3i", credentials)[1])
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return int(pid), int(uid)
 
 
 def _request(session: ShimSession, args: CmdArgs) -> Request:

@@ -41,6 +41,9 @@ class StatusFolder:
     async def publish(self, record: Record) -> None:
         if name := _file_name(record):
             self._owners[name] = record.generation
+            if not record.status:  # somebody else's to write
+                self._due.pop(name, None)
+                return
             self._due[name] = record
             await self._write_due(name)
 
@@ -58,7 +61,8 @@ class StatusFolder:
             name = _file_name(record)
             if name and record.complete:
                 self._owners[name] = record.generation
-                self._due[name] = record
+                if record.status:
+                    self._due[name] = record
         self._wake.set()
 
     async def written(self) -> dict[str, int]:
@@ -139,7 +143,7 @@ def _file_name(record: Record) -> str:
     """Return the pod's file; names are DNS labels or subdomains, checked before they make a
     path."""
     pod = record.pod
-    if pod is None or "/" in pod.namespace + pod.name:
+    if pod is None or record.hot_plugged or "/" in pod.namespace + pod.name:
         return ""
     name = f"{pod.namespace}_{pod.name}"
     if len(name) > _LONGEST_NAME:

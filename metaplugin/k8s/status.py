@@ -2,7 +2,8 @@
 says.
 
 A record's status is wanted on its pod for as long as the record lives. Whatever happens to the pod,
-to the server or to us, the difference is looked at again; nobody else's annotation is touched.
+to the server or to us, the difference is looked at again; nobody else's annotation is touched: a
+record without status (one of Multus's, one of a pod that is hot-plugged) leaves it to its writer.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class ApiStatus:
         name = _name(record)
         if name is None:
             return
+        if not record.status:
+            self._wanted.pop(name, None)
+            return
         self._wanted[name] = record
         task = self._begin(name)
         unhurried = len(record.attachments) > 1 and not self._health.away and not self._health.slow
@@ -74,7 +78,7 @@ class ApiStatus:
     def resume(self, records: Iterable[Record]) -> None:
         """Want the statuses of an earlier process's records, once the pods have been listed."""
         for record in sorted(records, key=lambda record: record.created):
-            if record.complete and (name := _name(record)):
+            if record.complete and record.status and (name := _name(record)):
                 self._wanted[name] = record
 
     def pods_changed(self, changes: Iterable[Name]) -> None:
@@ -186,4 +190,4 @@ def _finish(tried: asyncio.Future[None]) -> None:
 
 def _name(record: Record) -> Name | None:
     pod = record.pod
-    return (pod.namespace, pod.name) if pod else None
+    return (pod.namespace, pod.name) if pod and not record.hot_plugged else None

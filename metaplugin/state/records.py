@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from metaplugin.attachments.record import StoredRecord, decode_stored_record
 from metaplugin.cni.errors import IOFailure
-from metaplugin.wire.container import DamagedRecord
+from metaplugin.wire.container import DamagedRecord, sandbox_file_name
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ class RecordFolder:
     async def read(self, name: str) -> StoredRecord | None:
         return await self._run(lambda: self._read(name))
 
-    async def read_all(self) -> Sequence[StoredRecord]:
-        found = await self.survey()
+    async def read_all(self, container_id: str = "") -> Sequence[StoredRecord]:
+        prefix = f"{sandbox_file_name(container_id)}@" if container_id else ""
+        found = await self._run(lambda: self._survey(prefix))
         for name, stored in found.items():
             if isinstance(stored, DamagedRecord):
                 log.error("damaged record", extra={"record": name, "error": str(stored)})
@@ -45,7 +46,7 @@ class RecordFolder:
 
     async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
         """Return every record by name, or why it can't be read; raise IOFailure."""
-        return await self._run(self._survey)
+        return await self._run(lambda: self._survey(""))
 
     async def is_forgotten(self, name: str) -> bool:
         return await self._run((self._tombstones / name).exists)
@@ -67,9 +68,11 @@ class RecordFolder:
             return None
         return decode_stored_record(content)
 
-    def _survey(self) -> dict[str, StoredRecord | DamagedRecord]:
+    def _survey(self, prefix: str) -> dict[str, StoredRecord | DamagedRecord]:
         found: dict[str, StoredRecord | DamagedRecord] = {}
         for path in self._paths(self._attachments):
+            if not path.name.startswith(prefix):
+                continue
             try:
                 stored = self._read(path.name)
             except DamagedRecord as exc:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from metaplugin.attachments.record import HOT_PLUG_NETWORK
 from metaplugin.npwg.status import STATUS_ANNOTATION
 from tests.apiserver.faults import Answer, Cut, Fault, Garbage, Reset, Silence, Slow, on
 from tests.apiserver.server import ApiServer
@@ -100,6 +101,35 @@ def test_an_overwritten_status_is_written_again(server: ApiServer, side: Side) -
         server.put(pod("a", uid="u", **{STATUS_ANNOTATION: f"someone else's {number}"}))
         server.wait_for(lambda: status_of(server, "a") == record("a", "u").status)
     assert patches(server) == 31
+
+
+def test_a_status_is_somebody_elses_from_a_record_without_one_on(
+    server: ApiServer, side: Side
+) -> None:
+    """MULTUS-36: the dynamic networks controller writes the annotation of a pod that it plugs."""
+    there(server, side)
+    side.publish(record("a", "u"))
+    server.wait_for(lambda: status_of(server, "a") == record("a", "u").status)
+    side.publish(replace(record("a", "u"), status=""))
+    server.put(pod("a", uid="u", **{STATUS_ANNOTATION: "the controller's"}))
+    flush(server, side)
+    assert patches(server) == 1
+    assert status_of(server, "a") == "the controller's"
+
+
+def test_a_plugged_interface_and_an_imported_pod_have_no_status_of_ours(
+    server: ApiServer, connect: Sides
+) -> None:
+    """MULTUS-19, MULTUS-36: after a restart neither."""
+    server.put(pod("a", uid="u", **{STATUS_ANNOTATION: "Multus's"}))
+    imported = replace(record("a", "u"), status="")
+    plugged = replace(record("a", "u"), network=HOT_PLUG_NETWORK, created=imported.created + 1)
+    side = connect(records=[imported, plugged]).synced()
+    flush(server, side)
+    side.publish(plugged)
+    side.run(side.connection.status.withdraw(plugged))
+    flush(server, side)
+    assert patches(server) == 0
 
 
 def test_other_changes_of_the_pod_cost_nothing(server: ApiServer, side: Side) -> None:

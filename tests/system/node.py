@@ -332,6 +332,13 @@ class Node:
             time.sleep(0.01)
         return calls
 
+    def wait_for_records(self, count: int) -> None:
+        """Return as soon as there are so many records."""
+        deadline = time.monotonic() + 30
+        while len(self.records()) != count:
+            assert time.monotonic() < deadline, self.records()
+            time.sleep(0.01)
+
     def host_links(self) -> set[str]:
         """Return the node's links but the bridges, which their plugin keeps."""
         links = ip_json("link", prefix=self.prefix)

@@ -1,0 +1,69 @@
+"""Hot-plug: one more attachment of a running sandbox, with a record of its own, or one less.
+
+The flows are ADD and DEL; what is special is that the pod's network-status is then written by
+whoever plugs, and that an interface of the pod's first ADD may be unplugged as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from metaplugin.attachments.calls import del_calls
+from metaplugin.attachments.record import MadeAttachment, Record, encode_record
+from metaplugin.cni.errors import InvalidEnvironment, join_errors
+from metaplugin.cni.raw import JSONObject
+from metaplugin.commands.add import add
+from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.delete import delete, present_netns
+from metaplugin.commands.libcni import run_all
+from metaplugin.commands.ports import Caller, Node, Request
+
+
+async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
+    """Attach the sandbox to one more network and return the result; raise CNIError as ADD does."""
+    for record in await _runtimes_records(request, node):
+        if record.status:
+            await _rewrite(replace(record, status=""), caller, node)
+    return await add(request, caller, node)
+
+
+async def unplug(request: Request, caller: Caller, node: Node) -> None:
+    """Release an attachment, hot-plugged or of the pod's own ADD; raise CNIError as DEL does.
+
+    The default network's can't go without its pod.
+    """
+    for record in await _runtimes_records(request, node):
+        for made in record.attachments:
+            if made.planned.ifname == request.args.ifname:
+                await _unplug(made, record, request, caller, node)
+                return
+    await delete(request, caller, node)
+
+
+async def _unplug(
+    made: MadeAttachment, record: Record, request: Request, caller: Caller, node: Node
+) -> None:
+    if made.planned.default:
+        raise InvalidEnvironment(
+            f"CNI_IFNAME {made.planned.ifname}: the default network's interface goes with its pod"
+        )
+    netns = await present_netns(record.sandbox, request.sandbox, caller)
+    calls = [call.in_netns(netns) for call in del_calls(made.planned, record.sandbox, made.own)]
+    deadline = Deadline.start(node.settings.deadlines)
+    if errors := await run_all(caller, calls, deadline):
+        raise join_errors(errors)
+    left = tuple(other for other in record.attachments if other is not made)
+    await _rewrite(replace(record, attachments=left, status=""), caller, node)
+
+
+async def _runtimes_records(request: Request, node: Node) -> list[Record]:
+    """Return the sandbox's records that a runtime's ADD made and completed."""
+    stored = await node.records.read_all(request.sandbox.container_id)
+    records = [found.record for found in stored]
+    return [record for record in records if record.complete and not record.hot_plugged]
+
+
+async def _rewrite(record: Record, caller: Caller, node: Node) -> None:
+    content = encode_record(record, deadline_s=node.settings.deadlines.delegate)
+    await caller.records.append(record.file_name, content)
+    await node.status.publish(record)
