@@ -50,11 +50,23 @@ def test_a_pod_named_like_a_namespace_has_its_status(cluster_node: ClusterNode, 
     assert cluster_node.node.delete(pod).exit_code == 0
 
 
+AT_THE_TOP: dict[str, Any] = {
+    "logLevel": "debug",
+    "logFile": "/x",
+    "clusterNetwork": "",
+    "ipam": {"type": "host-local"},
+    "dns": {"nameservers": ["1.1.1.1"]},
+    "prevResult": {"cniVersion": "0.2.0", "ip4": {"ip": "1.1.1.1/24"}},
+    "defaultnetworkfile": "/y",
+    "defaultnetworkwaitseconds": 5,
+}
+
+
 def test_delegates_get_no_key_of_the_daemons(recording_node: Node) -> None:
-    """A25.10."""
+    """A25.10, A2, E3.5: nor of what else stands in the runtime's configuration."""
     node = recording_node
     pod = node.pod("")
-    stdin = node.stdin(pod, logLevel="debug", logFile="/x", clusterNetwork="", binDir="/y")
+    stdin = node.stdin(pod, **AT_THE_TOP)
     assert node.add(pod, stdin=stdin).exit_code == 0
     plugin = noop_network(node.root)["plugins"][0]
     expected = {**plugin, "name": "default-net", "cniVersion": "1.0.0"}
