@@ -217,7 +217,10 @@ def _check_nested_types(item: JSONObject, *, where: str, prefix: str) -> None:
     for key in ("ipam", "delegate"):
         nested = item.get(key)
         if isinstance(nested, dict):
-            _check_nested_types(nested, where=where, prefix=f"{prefix}{key}.")
+            named = {
+                k: v for k, v in nested.items() if (k, v) != ("type", "")
+            }  # "": none, as in Go
+            _check_nested_types(named, where=where, prefix=f"{prefix}{key}.")
         elif nested is not None:
             raise InvalidNetworkConfig(f"{where}: {prefix}{key}: must be an object")
 

@@ -36,7 +36,11 @@ from metaplugin.cni.errors import (
 from metaplugin.cni.raw import JSONObject, load_object
 from metaplugin.cni.version import select_version
 from metaplugin.commands.ports import KnownPod, Node
-from metaplugin.npwg.definition import NetworkAttachmentDefinition, parse_definition_config
+from metaplugin.npwg.definition import (
+    NetworkAttachmentDefinition,
+    parse_definition_config,
+    require_device,
+)
 from metaplugin.npwg.names import require_label, require_subdomain
 from metaplugin.npwg.selection import NetworkSelectionElement, parse_networks_annotation
 
@@ -233,6 +237,7 @@ async def selected_network(
             f"{element.namespace!r}",
             details="create it, or correct the pod's annotation",
         )
+    require_device(definition, element.device_id, where=element.where)
     return await _defined_network(definition, node)
 
 

@@ -64,6 +64,19 @@ def parse_definition_config(definition: NetworkAttachmentDefinition) -> NetworkC
     return _parsed(definition.config, f"{definition}: spec.config", definition.name)
 
 
+def require_device(
+    definition: NetworkAttachmentDefinition, device_id: str | None, *, where: str
+) -> None:
+    """Raise InvalidNetworkConfig for a network of devices while nobody says which one: attached
+    without, the pod would lack what it was scheduled for."""
+    if definition.resource_name and not device_id:
+        raise InvalidNetworkConfig(
+            f"{where}: {definition} hands out devices of {definition.resource_name}, and which of "
+            "them is the pod's can't be learnt from the kubelet yet",
+            details='name it: "deviceID" in the pod\'s network selection',
+        )
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str, where: str, default_name: str) -> NetworkConfigList:
     raw = load_object(text.encode(errors="surrogatepass"), what=where)
