@@ -164,6 +164,7 @@ def _attachment_note(made: MadeAttachment) -> JSONObject:
         "name": planned.name,
         "ifname": planned.ifname,
         "default": planned.default,
+        **({"auxiliary": True} if planned.auxiliary else {}),
         "config": planned.config.raw,
         "args": [list(pair) for pair in planned.runtime.args],
         "capabilityArgs": dict(planned.runtime.capability_args),
@@ -218,6 +219,7 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
         config=parse_network_config(note["config"], where="record"),
         runtime=runtime,
         default=note["default"],
+        auxiliary=note.get("auxiliary", False),
         gateways=None if gateways is None else tuple(gateways),
     )
     own = _result(note["own"], planned)

@@ -33,7 +33,7 @@ from metaplugin.cni.errors import CNIError
 from metaplugin.cni.raw import JSONObject, dump, load_object
 from metaplugin.cni.result import Result, parse_result
 from metaplugin.cni.version import SUPPORTED_VERSIONS
-from metaplugin.commands.facts import parse_outer_config
+from metaplugin.commands.outer import parse_outer_config
 from metaplugin.npwg.definition import definition_from_object, parse_definition_config
 from metaplugin.npwg.device_info import parse_device_info
 from metaplugin.npwg.selection import NetworkSelectionElement, parse_networks_annotation
