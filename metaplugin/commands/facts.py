@@ -55,7 +55,7 @@ async def plan_attachments(
 ) -> tuple[PlannedAttachment, ...]:
     """Return everything that the pod is to be attached to, all of it checked; raise CNIError."""
     reference = required_pod(args, node)
-    annotations = await _annotations(reference, outer, node)
+    annotations = await pod_annotations(reference, outer, node)
     elements = selected_elements(reference, annotations)
     default, inline = await _default_and_inline(args, reference, annotations, outer, node)
     always = await always_networks(reference, outer, node)
@@ -108,9 +108,11 @@ def _annotation(annotations: Mapping[str, Any], key: str) -> str:
     return text
 
 
-async def _annotations(
+async def pod_annotations(
     reference: PodReference | None, outer: OuterConfig, node: Node
 ) -> Mapping[str, Any]:
+    """Return the pod's annotations as the runtime gives them, else as the cluster has them; raise
+    CNIError."""
     if POD_ANNOTATIONS_CAPABILITY in outer.runtime_config:
         given = outer.runtime_config[POD_ANNOTATIONS_CAPABILITY]
         if not isinstance(given, dict | None):

@@ -20,7 +20,7 @@ from metaplugin.cni.errors import (
 )
 from metaplugin.cni.raw import load_object
 from metaplugin.cni.result import Result, parse_result
-from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.deadline import Allowance, Deadline
 from metaplugin.commands.ports import PluginRunner
 from metaplugin.wire.frames import MAX_STREAM, Executed, Outcome
 
@@ -61,9 +61,10 @@ async def add_network_list(
     config, prev_result, result = attachment.config, None, None
     for position, plugin in enumerate(config.plugins):
         call = add_call(attachment, plugin, sandbox, prev_result)
-        executed = await plugins.exec_plugin(call, deadline.for_delegate(_where(call)))
+        allowed = deadline.for_delegate(_where(call))
+        executed = await plugins.exec_plugin(call, allowed.seconds)
         try:
-            raise_for_failure(call, executed)
+            raise_for_failure(call, executed, allowed)
         except PluginNotAvailable as exc:
             raise NeverRan(exc, position) from exc
         result = parse_result(
@@ -80,8 +81,9 @@ async def run_in_order(
 ) -> None:
     """Run calls that print nothing; raise the first failure as CNIError (CHECK, STATUS)."""
     for call in calls:
-        executed = await plugins.exec_plugin(call, deadline.for_delegate(_where(call)))
-        raise_for_failure(call, executed)
+        allowed = deadline.for_delegate(_where(call))
+        executed = await plugins.exec_plugin(call, allowed.seconds)
+        raise_for_failure(call, executed, allowed)
 
 
 async def run_all(
@@ -92,15 +94,15 @@ async def run_all(
     calls = list(calls)
     for following, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
-            limit = deadline.for_rollback(_where(call), following=following)
-            executed = await plugins.exec_plugin(call, limit)
-            raise_for_failure(call, executed)
+            allowed = deadline.for_rollback(_where(call), following=following)
+            executed = await plugins.exec_plugin(call, allowed.seconds)
+            raise_for_failure(call, executed, allowed)
         except CNIError as exc:
             errors.append(exc)
     return errors
 
 
-def raise_for_failure(call: PluginCall, executed: Executed) -> None:
+def raise_for_failure(call: PluginCall, executed: Executed, allowed: Allowance) -> None:
     """Raise what a delegate's end means, its own code kept (CNI section 5); return when it
     succeeded."""
     where, details = _where(call), _excerpt(executed.stderr)
@@ -120,7 +122,9 @@ def raise_for_failure(call: PluginCall, executed: Executed) -> None:
             raise PluginNotAvailable(f"{where} could not be started (errno {executed.status})")
         case Outcome.DEADLINE:
             raise TryAgainLater(
-                f"{where} did not end before its deadline and was killed", details=details
+                f"{where} did not end before its deadline and was killed: {allowed.seconds:.3g} s, "
+                f"{allowed.why}",
+                details=details,
             )
         case Outcome.TOO_MUCH_OUTPUT:
             raise DecodingFailure(

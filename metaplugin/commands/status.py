@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from metaplugin.attachments.calls import GC_AND_STATUS_SINCE, status_calls
 from metaplugin.cni.errors import (
@@ -24,9 +23,8 @@ from metaplugin.commands.readiness import is_ready
 async def status(request: Request, caller: Caller, node: Node) -> None:
     """Return when an ADD would find its default network and that network says it is ready; raise
     CNIError, a delegate's own code kept."""
-    limits = node.settings.deadlines
-    limits = replace(limits, request=min(limits.request, limits.status), rollback=0)
-    deadline = Deadline.start(limits)
+    deadline = Deadline.start_status(node.settings.deadlines)
+    limits = deadline.limits
     outer = parse_outer_config(request.stdin)
     if not at_least(outer.cni_version, GC_AND_STATUS_SINCE):
         raise IncompatibleVersion(f"cniVersion {outer.cni_version} has no STATUS; 1.1.0 has")

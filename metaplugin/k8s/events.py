@@ -61,6 +61,8 @@ class ApiEvents:
     def attached(self, record: Record) -> None:
         if record.pod:
             for made in record.attachments:
+                if made.planned.auxiliary:
+                    continue
                 self._add(record.pod, "Normal", "AddedInterface", _addition(made))
 
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
