@@ -110,6 +110,8 @@ async def always_networks(
 async def _referenced(reference: str, where: str, outer: OuterConfig, node: Node) -> Network:
     """Return the network that an operator names: by net-attach-def, configuration or path."""
     settings = node.settings
+    if not reference.isprintable():  # a NUL or half a surrogate pair would be no path, and no name
+        raise InvalidNetworkConfig(f"{where}: {reference[:100]!a} is no name and no path")
     if reference.startswith("/"):
         config = await node.configurations.at(reference, own=outer.output_types)
         return _network(config.name, config, f"{where} {reference!r}", outer)
@@ -175,6 +177,7 @@ async def auxiliary_chain(outer: OuterConfig, node: Node) -> Network | None:
     raw = {
         "cniVersion": outer.cni_version,
         "name": name,
+        "disableCheck": True,  # its interface need not exist, where such as tuning would look for it
         "plugins": [{"type": PASSTHRU}, *(plugin.raw for plugin in plugins)],
     }
     config = parse_network_config(raw, where=f"auxiliary chain {name}")

@@ -68,7 +68,7 @@ class DaemonConfig(_Section):
     system_namespace: str = "kube-system"
     system_namespaces: tuple[str, ...] = ("kube-system",)
     auxiliary_chain: str = Field(default="", pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})?$")
-    readiness_file: str = Field(default="", pattern=r"^(/[^\0]+)?$")
+    readiness_file: str = Field(default="", pattern=r"^(/[^\x00]+)?$")
     namespace_isolation: bool = True
     global_namespaces: tuple[str, ...] = ("default",)
     deadlines: DeadlinesConfig = DeadlinesConfig()

@@ -15,6 +15,7 @@ from tests.system.node import Node, Pod, Reply, ip_json, noop_network
 
 pytestmark = pytest.mark.system
 
+PLAIN = {"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.3/24"}]}
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
 
 
@@ -59,7 +60,7 @@ def test_a_thin_configuration_works_with_its_type_changed(recording_node: Node) 
         "retryDeleteOnError": True,
         "capabilities": {"portMappings": True},
         "tomorrow": {"a": 1},
-        "delegates": [noop_network(node.root, "main"), noop_network(node.root, "second")],
+        "delegates": [noop_network(node.root, name, result=PLAIN) for name in ("main", "second")],
     }
     pod = node.pod("")
     stdin = outer(node, pod, **keys)
