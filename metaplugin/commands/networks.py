@@ -177,7 +177,7 @@ async def auxiliary_chain(outer: OuterConfig, node: Node) -> Network | None:
     raw = {
         "cniVersion": outer.cni_version,
         "name": name,
-        "disableCheck": True,  # its interface need not exist, where such as tuning would look for it
+        "disableCheck": True,  # its interface need not exist; tuning, say, looks for it
         "plugins": [{"type": PASSTHRU}, *(plugin.raw for plugin in plugins)],
     }
     config = parse_network_config(raw, where=f"auxiliary chain {name}")
