@@ -7,7 +7,7 @@ requests that no plugin can honour, networks that the pod may not use.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from metaplugin.attachments.runtime_conf import ArgPairs, RuntimeConf
@@ -32,6 +32,7 @@ class PlannedAttachment:
     config: NetworkConfigList
     runtime: RuntimeConf
     default: bool = False
+    auxiliary: bool = False  # a chain of the operator's, no network: not in network-status
     gateways: tuple[str, ...] | None = None
     unhonoured: tuple[str, ...] = ()
 
@@ -65,6 +66,26 @@ def default_attachment(
     return PlannedAttachment(
         name=network.name, config=network.config, runtime=runtime, default=True
     )
+
+
+def chosen_default_attachment(
+    selection: Selection,
+    *,
+    ifname: str,
+    args: ArgPairs,
+    capability_args: Mapping[str, Any],
+    undeclared: UndeclaredCapabilities = "fail",
+) -> PlannedAttachment:
+    """Return the attachment of a default network that the pod has chosen: what its element asks
+    for is before what the runtime gives."""
+    asked = selected_attachment(
+        selection,
+        ifname=selection.element.interface or ifname,
+        args=args,
+        undeclared=undeclared,
+    )
+    given = {**capability_args, **asked.runtime.capability_args}
+    return replace(asked, default=True, runtime=replace(asked.runtime, capability_args=given))
 
 
 def selected_attachment(
@@ -107,6 +128,7 @@ def make_plan(
     selections: Iterable[Selection],
     args: ArgPairs,
     undeclared: UndeclaredCapabilities = "fail",
+    auxiliary: Network | None = None,
 ) -> tuple[PlannedAttachment, ...]:
     """Return every attachment in order, interface names unique; raise InvalidNetworkConfig.
 
@@ -116,13 +138,22 @@ def make_plan(
     """
     always, selections = tuple(always), tuple(selections)
     requested = [None] * len(always) + [selection.element.interface for selection in selections]
-    names = interface_names(default.ifname, requested)
+    names = interface_names(default.ifname, requested + [None] * bool(auxiliary))
     plan = [default]
     for network, ifname in zip(always, names, strict=False):
         runtime = RuntimeConf(ifname=ifname, args=args)
         plan.append(PlannedAttachment(name=network.name, config=network.config, runtime=runtime))
-    for selection, ifname in zip(selections, names[len(always) :], strict=True):
+    for selection, ifname in zip(selections, names[len(always) :], strict=False):
         plan.append(selected_attachment(selection, ifname=ifname, args=args, undeclared=undeclared))
+    if auxiliary:
+        runtime = RuntimeConf(ifname=names[-1], args=args)
+        plan.append(
+            PlannedAttachment(
+                name=auxiliary.name, config=auxiliary.config, runtime=runtime, auxiliary=True
+            )
+        )
+    if sum(attachment.gateways is not None for attachment in plan) > 1:
+        raise InvalidNetworkConfig("default-route: only one of a pod's networks may have it")
     return tuple(plan)
 
 

@@ -187,6 +187,7 @@ def _attachment_note(made: MadeAttachment) -> JSONObject:
         "name": planned.name,
         "ifname": planned.ifname,
         "default": planned.default,
+        **({"auxiliary": True} if planned.auxiliary else {}),
         "config": planned.config.raw,
         **({"versions": versions} if any(versions) else {}),
         "args": [list(pair) for pair in planned.runtime.args],
@@ -242,6 +243,7 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
         config=_config(note),
         runtime=runtime,
         default=note["default"],
+        auxiliary=note.get("auxiliary", False),
         gateways=None if gateways is None else tuple(gateways),
     )
     own = _result(note["own"], planned)

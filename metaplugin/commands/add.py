@@ -27,9 +27,12 @@ from metaplugin.cni.raw import JSONObject
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.delete import finish_record
-from metaplugin.commands.facts import OuterConfig, parse_outer_config, plan_attachments
+from metaplugin.commands.facts import plan_attachments
 from metaplugin.commands.libcni import add_network_list, require_plugins
+from metaplugin.commands.networks import configured
+from metaplugin.commands.outer import OuterConfig, parse_outer_config
 from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
+from metaplugin.commands.readiness import await_readiness
 from metaplugin.commands.rollback import Attempt, undone_on_failure
 from metaplugin.npwg.status import format_status, status_entries
 from metaplugin.wire.container import DamagedRecord, record_file_name
@@ -45,8 +48,10 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     """
     deadline = Deadline.start(node.settings.deadlines)
     outer = parse_outer_config(request.stdin)
+    node = configured(outer, node)
     network = _required_network(caller)
     await _finish_older_record(request, caller, node, deadline)
+    await await_readiness(node, deadline)
     plan = await _planned(request, outer, node)
     plan = _in_known_versions(plan, await require_plugins(caller.plugins, plan), caller)
     with_netns_check(plan, await network.interface_names())
@@ -99,7 +104,9 @@ async def _planned(
         async with asyncio.timeout(limit):
             return await plan_attachments(request.args, outer, node)
     except TimeoutError as exc:
-        raise TryAgainLater(f"the pod's networks could not be learnt within {limit:g} s") from exc
+        raise TryAgainLater(
+            f"the pod's networks could not be learnt within {limit:g} s (deadlines.factsSeconds)"
+        ) from exc
 
 
 def _new_record(request: Request, outer: OuterConfig, plan: Sequence[PlannedAttachment]) -> Record:
@@ -181,7 +188,7 @@ def _status(record: Record) -> str:
         return ""
     entries: list[JSONObject] = []
     for made in record.attachments:
-        if made.result is not None:
+        if made.result is not None and not made.planned.auxiliary:
             planned = made.planned
             entries += status_entries(
                 made.result, name=planned.name, ifname=planned.ifname, default=planned.default

@@ -17,8 +17,8 @@ from metaplugin.cni.errors import (
 )
 from metaplugin.cni.version import at_least
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.facts import parse_outer_config
 from metaplugin.commands.libcni import run_in_order
+from metaplugin.commands.outer import parse_outer_config
 from metaplugin.commands.ports import Caller, InterfaceState, Node, Request, SandboxNetwork
 from metaplugin.wire.container import DamagedRecord, record_file_name
 

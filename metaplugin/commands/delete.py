@@ -15,8 +15,10 @@ from metaplugin.attachments.record import HOT_PLUG_NETWORK, StoredRecord
 from metaplugin.attachments.runtime_conf import Sandbox
 from metaplugin.cni.errors import CNIError, TryAgainLater, join_errors
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.facts import parse_outer_config, plan_attachments
+from metaplugin.commands.facts import plan_attachments
 from metaplugin.commands.libcni import run_all
+from metaplugin.commands.networks import configured
+from metaplugin.commands.outer import parse_outer_config
 from metaplugin.commands.ports import Caller, Node, Request
 from metaplugin.wire.container import DamagedRecord, record_file_name
 from metaplugin.wire.frames import NetnsState
@@ -133,6 +135,7 @@ async def _delete_damaged(
 
 async def _rebuilt_calls(request: Request, caller: Caller, node: Node) -> list[PluginCall]:
     outer = parse_outer_config(request.stdin)
-    plan = await plan_attachments(request.args, outer, replace(node, cluster=node.recall))
+    node = configured(outer, replace(node, cluster=node.recall))
+    plan = await plan_attachments(request.args, outer, node)
     calls = [c for planned in reversed(plan) for c in del_calls(planned, request.sandbox, None)]
     return [call for call in calls if await caller.plugins.find_in_path(call.type)]

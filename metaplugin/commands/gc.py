@@ -17,8 +17,9 @@ from metaplugin.cni.configuration import NetworkConfigList
 from metaplugin.cni.errors import CNIError, IncompatibleVersion, InvalidNetworkConfig, join_errors
 from metaplugin.cni.version import at_least
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.facts import OuterConfig, default_networks, parse_outer_config
 from metaplugin.commands.libcni import run_all
+from metaplugin.commands.networks import configured, default_networks
+from metaplugin.commands.outer import OuterConfig, parse_outer_config
 from metaplugin.commands.ports import Caller, Node, Request
 from metaplugin.commands.reap import finish_unless_busy
 
@@ -86,6 +87,7 @@ async def _networks(
     network's."""
     configs: dict[str, NetworkConfigList] = {}
     with contextlib.suppress(CNIError):  # GC works without a usable default network (CNI-GC-8)
+        node = configured(outer, node)
         configs |= {n.config.name: n.config for n in await default_networks(outer, node)}
     for stored in sorted(records, key=lambda stored: stored.record.created):
         for made in stored.record.attachments:

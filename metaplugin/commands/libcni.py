@@ -29,7 +29,7 @@ from metaplugin.cni.errors import (
     TryAgainLater,
 )
 from metaplugin.cni.result import Result, parse_result, restored
-from metaplugin.commands.deadline import Deadline
+from metaplugin.commands.deadline import Allowance, Deadline
 from metaplugin.commands.ports import Caller, PluginRunner
 from metaplugin.commands.versions import (
     printed_object,
@@ -94,18 +94,18 @@ async def add_network_list(
     result = None
     for place in range(len(attachment.config.plugins)):
         call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
-        limit = deadline.for_delegate(_where(call))
-        executed = await caller.plugins.exec_plugin(call, limit)
+        allowed = deadline.for_delegate(_where(call))
+        executed = await caller.plugins.exec_plugin(call, allowed.seconds)
         if refuses_version(call, executed):
-            agreed = await _agreed_version(caller, call, executed, limit, place)
+            agreed = await _agreed_version(caller, call, executed, allowed.seconds, place)
             if agreed is not None:
                 attachment = await keep(place, agreed.version)
                 if agreed.begun:
-                    await _undo_plugin(caller, attachment, place, sandbox, limit)
+                    await _undo_plugin(caller, attachment, place, sandbox, allowed)
                 call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
-                executed = await caller.plugins.exec_plugin(call, limit)
+                executed = await caller.plugins.exec_plugin(call, allowed.seconds)
         try:
-            raise_for_failure(call, executed)
+            raise_for_failure(call, executed, allowed)
         except PluginNotAvailable as exc:
             raise NeverRan(exc, place) from exc
         result = _result(attachment, place, call, executed, result)
@@ -168,12 +168,12 @@ async def _ask_versions(
 
 
 async def _undo_plugin(
-    caller: Caller, attachment: PlannedAttachment, place: int, sandbox: Sandbox, limit_s: float
+    caller: Caller, attachment: PlannedAttachment, place: int, sandbox: Sandbox, allowed: Allowance
 ) -> None:
     """Run the DEL of a plugin that had begun; raise CNIError."""
     calls = del_calls(attachment, sandbox, None)
     call = calls[len(calls) - 1 - place]
-    raise_for_failure(call, await caller.plugins.exec_plugin(call, limit_s))
+    raise_for_failure(call, await caller.plugins.exec_plugin(call, allowed.seconds), allowed)
 
 
 async def run_in_order(caller: Caller, calls: Iterable[PluginCall], deadline: Deadline) -> None:
@@ -182,18 +182,18 @@ async def run_in_order(caller: Caller, calls: Iterable[PluginCall], deadline: De
         await _run(caller, call, deadline.for_delegate(_where(call)))
 
 
-async def _run(caller: Caller, call: PluginCall, limit_s: float) -> None:
+async def _run(caller: Caller, call: PluginCall, allowed: Allowance) -> None:
     """Run a call in a version that its plugin speaks; not at all where that has no such command
     (CNI section 4); raise CNIError."""
-    executed = await caller.plugins.exec_plugin(call, limit_s)
+    executed = await caller.plugins.exec_plugin(call, allowed.seconds)
     if refuses_version(call, executed):
-        agreed = await _agreed_version(caller, call, executed, limit_s, 0)
+        agreed = await _agreed_version(caller, call, executed, allowed.seconds, 0)
         if agreed is not None:
             again = in_version(call, agreed.version)
             if again is None:
                 return
-            executed = await caller.plugins.exec_plugin(again, limit_s)
-    raise_for_failure(call, executed)
+            executed = await caller.plugins.exec_plugin(again, allowed.seconds)
+    raise_for_failure(call, executed, allowed)
 
 
 async def run_all(
@@ -204,14 +204,14 @@ async def run_all(
     calls = list(calls)
     for following, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
-            limit = deadline.for_rollback(_where(call), following=following)
-            await _run(caller, call, limit)
+            allowed = deadline.for_rollback(_where(call), following=following)
+            await _run(caller, call, allowed)
         except CNIError as exc:
             errors.append(exc)
     return errors
 
 
-def raise_for_failure(call: PluginCall, executed: Executed) -> None:
+def raise_for_failure(call: PluginCall, executed: Executed, allowed: Allowance) -> None:
     """Raise what a delegate's end means, its own code kept (CNI section 5); return when it
     succeeded."""
     where, details = _where(call), _excerpt(executed.stderr)
@@ -231,7 +231,9 @@ def raise_for_failure(call: PluginCall, executed: Executed) -> None:
             raise PluginNotAvailable(f"{where} could not be started (errno {executed.status})")
         case Outcome.DEADLINE:
             raise TryAgainLater(
-                f"{where} did not end before its deadline and was killed", details=details
+                f"{where} did not end before its deadline and was killed: {allowed.seconds:.3g} s, "
+                f"{allowed.why}",
+                details=details,
             )
         case Outcome.TOO_MUCH_OUTPUT:
             raise DecodingFailure(

@@ -6,7 +6,7 @@ context. `Node` lives as long as the process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from metaplugin.attachments.plan import UndeclaredCapabilities
 from metaplugin.attachments.policy import Policy
 from metaplugin.attachments.record import Record, StoredRecord
 from metaplugin.attachments.runtime_conf import PodReference, Sandbox
-from metaplugin.cni.configuration import NetworkConfigList
+from metaplugin.cni.configuration import NetworkConfigList, PluginConf
 from metaplugin.cni.environment import CmdArgs, Command
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.versions import PluginVersions
@@ -188,12 +188,20 @@ class Learner(Protocol):
 class ConfigurationFiles(Protocol):
     """Network configurations on the node's disk (NPWG 3.4.1)."""
 
-    async def named(self, name: str) -> NetworkConfigList | None:
-        """Return the configuration of that network name, a list before a single plugin's; raise
-        CNIError."""
+    async def named(self, name: str, *, folder: str) -> NetworkConfigList | None:
+        """Return the folder's configuration of that network name, a list before a single plugin's;
+        raise CNIError."""
 
-    async def at(self, path: str) -> NetworkConfigList:
-        """Return the configuration in that file, or in the first of that folder; raise CNIError."""
+    async def at(self, path: str, *, own: Collection[str]) -> NetworkConfigList:
+        """Return the configuration in that file, or in the first of that folder that isn't an
+        output of ours: of a plugin type in `own`. Raise CNIError."""
+
+    async def plugins(self, folder: str) -> tuple[PluginConf, ...]:
+        """Return the plugins of a folder's `*.conf`, in the names' order, () where there is no such
+        folder; raise CNIError."""
+
+    async def exists(self, path: str) -> bool:
+        """Say whether there is such a file."""
 
 
 class RecordReader(Protocol):
@@ -239,14 +247,23 @@ class Deadlines:
     rollback: float = 60
     delegate: float = 90
     facts: float = 25
+    readiness: float = 45
+    status: float = 7  # whoever asks for it asks every few seconds; the shim may have waited before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The configuration that the flows see."""
+    """The configuration that the flows see. `stated` names what the daemon's own file says, which
+    Multus's defaults don't replace."""
 
     cluster_network: str = ""
+    default_networks: tuple[str, ...] = ()
     system_namespace: str = "kube-system"
+    system_namespaces: tuple[str, ...] = ("kube-system",)
+    conf_dir: str = "/etc/cni/metaplugin/net.d"
+    auxiliary_chain: str = ""
+    readiness_file: str = ""
+    stated: frozenset[str] = frozenset()
     isolation: Isolation = field(default_factory=Isolation)
     policy: Policy = field(default_factory=Policy)
     undeclared_capabilities: UndeclaredCapabilities = "fail"
@@ -265,3 +282,4 @@ class Node:
     records: RecordReader
     status: StatusPublisher
     events: PodEvents
+    told: set[str] = field(default_factory=set)  # what an operator need not be told again

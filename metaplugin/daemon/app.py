@@ -22,7 +22,7 @@ from metaplugin.daemon.cluster import ClusterSide, cluster_side
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.daemon.surroundings import RuntimePlace
-from metaplugin.folder.configurations import ConfigurationFolder
+from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.status import StatusFolder
 from metaplugin.state.database import StateDatabase
@@ -41,7 +41,7 @@ def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: E
         settings=config.settings(),
         cluster=side.cluster,
         recall=side.recall,
-        configurations=ConfigurationFolder(config.conf_dir, disk),
+        configurations=ConfigurationFiles(disk),
         records=records,
         status=side.status,
         events=side.events,

@@ -83,11 +83,13 @@ def cluster_side(config: DaemonConfig, database: StateDatabase, disk: Executor) 
     if manifests := config.manifests:
         return FolderConnection(manifests.folder, manifests.status_folder, disk, database)
     if kubernetes := config.kubernetes:
-        return _api_connection(kubernetes, database)
+        return _api_connection(kubernetes, database, config.deadlines.live_seconds)
     return NoCluster()
 
 
-def _api_connection(kubernetes: KubernetesConfig, database: StateDatabase) -> ApiConnection:
+def _api_connection(
+    kubernetes: KubernetesConfig, database: StateDatabase, live_s: float
+) -> ApiConnection:
     # The client costs 0.2 s and 40 MB, which only who uses it pays.
     from metaplugin.k8s.api import ApiUnconfigured  # noqa: PLC0415
     from metaplugin.k8s.connection import ApiConnection  # noqa: PLC0415
@@ -99,6 +101,7 @@ def _api_connection(kubernetes: KubernetesConfig, database: StateDatabase) -> Ap
             definition_namespaces=kubernetes.definition_namespaces,
             memory=database,
             learner=database,
+            live_s=live_s,
         )
     except ApiUnconfigured as exc:
         raise ConfigurationError(f"kubernetes: no usable credentials: {exc}") from exc

@@ -50,6 +50,9 @@ class DeadlinesConfig(_Section):
     rollback_seconds: float = Field(default=60, gt=0)
     delegate_seconds: float = Field(default=90, gt=0)
     facts_seconds: float = Field(default=25, gt=0)
+    readiness_seconds: float = Field(default=45, gt=0)
+    status_seconds: float = Field(default=7, gt=0)
+    live_seconds: float = Field(default=20, gt=0)
     drain_seconds: float = Field(default=200, gt=0)
 
 
@@ -81,7 +84,11 @@ class DaemonConfig(_Section):
     manifests: ManifestsConfig | None = None
     kubernetes: KubernetesConfig | None = None
     cluster_network: str = ""
+    default_networks: tuple[str, ...] = ()
     system_namespace: str = "kube-system"
+    system_namespaces: tuple[str, ...] = ("kube-system",)
+    auxiliary_chain: str = Field(default="", pattern=r"^([a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})?$")
+    readiness_file: str = Field(default="", pattern=r"^(/[^\x00]+)?$")
     namespace_isolation: bool = True
     global_namespaces: tuple[str, ...] = ("default",)
     policy: PolicyConfig = PolicyConfig()
@@ -96,7 +103,13 @@ class DaemonConfig(_Section):
         deadlines = self.deadlines
         return Settings(
             cluster_network=self.cluster_network,
+            default_networks=self.default_networks,
             system_namespace=self.system_namespace,
+            system_namespaces=self.system_namespaces,
+            conf_dir=str(self.conf_dir),
+            auxiliary_chain=self.auxiliary_chain,
+            readiness_file=self.readiness_file,
+            stated=frozenset(self.model_fields_set),
             isolation=Isolation(
                 enabled=self.namespace_isolation, global_namespaces=self.global_namespaces
             ),
@@ -109,6 +122,8 @@ class DaemonConfig(_Section):
                 rollback=deadlines.rollback_seconds,
                 delegate=deadlines.delegate_seconds,
                 facts=deadlines.facts_seconds,
+                readiness=deadlines.readiness_seconds,
+                status=deadlines.status_seconds,
             ),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
@@ -27,50 +27,52 @@ from metaplugin.cni.raw import load_object
 log = logging.getLogger(__name__)
 
 _SUFFIXES_IN_ORDER = ((".conflist",), (".conf", ".json"))
-_OWN_TYPE = "metaplugin"
 
 _T = TypeVar("_T")
 
 
-class ConfigurationFolder:
-    """The port ConfigurationFiles over the folder of configurations that only we use."""
+class ConfigurationFiles:
+    """The port of that name over the disk."""
 
-    def __init__(self, folder: Path, executor: Executor) -> None:
-        self._folder = folder
+    def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    async def named(self, name: str) -> NetworkConfigList | None:
-        return await self._run(lambda: self._named(name))
+    async def named(self, name: str, *, folder: str) -> NetworkConfigList | None:
+        return await self._run(lambda: _named(name, Path(folder)))
 
-    async def at(self, path: str) -> NetworkConfigList:
-        return await self._run(lambda: _at(Path(path)))
+    async def at(self, path: str, *, own: Collection[str]) -> NetworkConfigList:
+        return await self._run(lambda: _at(Path(path), own))
+
+    async def plugins(self, folder: str) -> tuple[PluginConf, ...]:
+        return await self._run(lambda: tuple(_folder_plugins(Path(folder))))
+
+    async def exists(self, path: str) -> bool:
+        return await self._run(Path(path).exists)
 
     async def _run(self, operation: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
 
-    def _named(self, name: str) -> NetworkConfigList | None:
-        for path in _candidates(self._folder):
-            try:
-                config = _load(path)
-            except CNIError as exc:
-                log.warning("configuration unreadable", extra={"file": str(path), "error": exc.msg})
-                continue
-            if config.name == name:
-                return config
-        return None
+
+def _named(name: str, folder: Path) -> NetworkConfigList | None:
+    for path in _candidates(folder):
+        try:
+            config = _load(path)
+        except CNIError as exc:
+            log.warning("configuration unreadable", extra={"file": str(path), "error": exc.msg})
+            continue
+        if config.name == name:
+            return config
+    return None
 
 
-def _at(path: Path) -> NetworkConfigList:
-    """Return the configuration in a file, or in the first file of a folder that isn't our own
-    output."""
+def _at(path: Path, own: Collection[str]) -> NetworkConfigList:
+    """Return the configuration in a file, or in a folder's first file that isn't of a type in
+    `own`. A first file that can't be read is an error: the next one is another network."""
     if not path.is_dir():
-        config = _load(path)
-        if _is_ours(config):
-            raise InvalidNetworkConfig(f"{path}: metaplugin can't delegate to itself")
-        return config
+        return _load(path)
     for candidate in sorted(_candidates(path), key=lambda candidate: candidate.name):
         config = _load(candidate)
-        if not _is_ours(config):
+        if not any(plugin.type in own for plugin in config.plugins):
             return config
     raise InvalidNetworkConfig(f"{path}: no network configuration in this folder")
 
@@ -92,13 +94,13 @@ def _load(path: Path) -> NetworkConfigList:
         return parse_network_config(raw, where=str(path))
     config = parse_open_list(raw, where=str(path))
     if not config.load_only_inlined_plugins:
-        config = with_plugins(config, tuple(_sibling_plugins(path.parent / config.name)))
+        config = with_plugins(config, tuple(_folder_plugins(path.parent / config.name)))
     if not config.plugins:
         raise InvalidNetworkConfig(f"{path}: plugins: must hold at least one plugin")
     return config
 
 
-def _sibling_plugins(folder: Path) -> Iterator[PluginConf]:
+def _folder_plugins(folder: Path) -> Iterator[PluginConf]:
     for path in sorted(folder.glob("*.conf")):
         yield parse_plugin(load_object(_content(path), what=str(path)), where=str(path))
 
@@ -108,7 +110,3 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise IOFailure(f"{path}: can't be read: {exc.strerror}") from exc
-
-
-def _is_ours(config: NetworkConfigList) -> bool:
-    return any(plugin.type == _OWN_TYPE for plugin in config.plugins)

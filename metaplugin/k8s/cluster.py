@@ -51,7 +51,9 @@ class LiveLookUp(Generic[T]):
         health: Health,
         path: Callable[[Name], str],
         slim: Callable[[JSONObject], T],
+        timeout_s: float,
     ) -> None:
+        self.timeout_s = timeout_s
         self._calls = calls
         self._health = health
         self._path = path
@@ -70,7 +72,10 @@ class LiveLookUp(Generic[T]):
             task = self._asked[name] = asyncio.create_task(self._ask(name))
             task.add_done_callback(lambda done: self._keep(name, done))
         if not await self._calls.answers(task, patience_s):
-            raise Unanswered("the Kubernetes API has not answered (yet)")
+            raise Unanswered(
+                f"the Kubernetes API has not answered within {patience_s:g} s, or has gone away "
+                f"meanwhile (deadlines.liveSeconds is {self.timeout_s:g})"
+            )
         self._late.pop(name, None)
         return task.result()
 
@@ -82,18 +87,20 @@ class LiveLookUp(Generic[T]):
         """Ask until there is an answer that says something of the object; raise Unanswered."""
         delay, last = FIRST_DELAY_S, asyncio.get_running_loop().time() + ERRORS_RETRIED_S
         try:
-            async with asyncio.timeout(LIVE_TIMEOUT_S):
+            async with asyncio.timeout(self.timeout_s):
                 while (seen := await self._ask_once(name, delay, last)) is None:
                     delay *= 2
                 return seen
         except TimeoutError as exc:
-            raise Unanswered(f"the Kubernetes API didn't answer in {LIVE_TIMEOUT_S} s") from exc
+            raise Unanswered(
+                f"the Kubernetes API didn't answer in {self.timeout_s:g} s (deadlines.liveSeconds)"
+            ) from exc
 
     async def _ask_once(self, name: Name, delay: float, last: float) -> Seen[T] | None:
         """Return the object, or None when it is time to ask again, until the moment `last`; raise
         Unanswered."""
         try:
-            item = await self._calls.call("GET", self._path(name), timeout_s=LIVE_TIMEOUT_S)
+            item = await self._calls.call("GET", self._path(name), timeout_s=self.timeout_s)
             return Seen(version_of(item), self._slim(item))
         except ApiRefused as exc:
             if exc.status == 404:
@@ -169,7 +176,7 @@ class ApiCluster:
         if known is not None and self.health.slow and not look_up.came_late(name):
             return _last_known(what, known, "the Kubernetes API is slow, and was not asked")
         try:
-            seen = await look_up(name, LIVE_TIMEOUT_S if known is None else PATIENCE_S)
+            seen = await look_up(name, look_up.timeout_s if known is None else PATIENCE_S)
         except Unanswered as exc:
             if known is None:
                 raise TryAgainLater(f"{what} is not known: {exc}") from exc

@@ -13,7 +13,7 @@ from metaplugin.attachments.record import Record
 from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
 from metaplugin.k8s.api import Api
 from metaplugin.k8s.calls import Calls
-from metaplugin.k8s.cluster import ApiCluster, LiveLookUp, Recall
+from metaplugin.k8s.cluster import LIVE_TIMEOUT_S, ApiCluster, LiveLookUp, Recall
 from metaplugin.k8s.events import ApiEvents
 from metaplugin.k8s.health import Health
 from metaplugin.k8s.objects import (
@@ -47,6 +47,7 @@ class ApiConnection:
         definition_namespaces: tuple[str, ...],
         memory: Memory,
         learner: Learner,
+        live_s: float = LIVE_TIMEOUT_S,
     ) -> None:
         """Read the credentials, nothing more; raise ApiUnconfigured."""
         self._learner = learner
@@ -71,8 +72,10 @@ class ApiConnection:
         self.recall = Recall(pods=self._pods, definitions=self._definitions, memory=memory)
         self.cluster = ApiCluster(
             recall=self.recall,
-            live_pods=LiveLookUp(self._calls, health, pod_path, slim_pod),
-            live_definitions=LiveLookUp(self._calls, health, definition_path, slim_definition),
+            live_pods=LiveLookUp(self._calls, health, pod_path, slim_pod, live_s),
+            live_definitions=LiveLookUp(
+                self._calls, health, definition_path, slim_definition, live_s
+            ),
             health=health,
         )
         self.status = ApiStatus(self._calls, health, self._pods)

@@ -61,6 +61,8 @@ class ApiEvents:
     def attached(self, record: Record) -> None:
         if record.pod:
             for made in record.attachments:
+                if made.planned.auxiliary:
+                    continue
                 self._add(record.pod, "Normal", "AddedInterface", _addition(made))
                 if made.planned.unhonoured:
                     self._add(record.pod, "Warning", "CapabilityNotDeclared", _unhonoured(made))

@@ -6,58 +6,84 @@
 
 #include "shim.h"
 
-/* Decodes the string that begins behind the quote at `at` as far as a version or key needs it; returns the index of
- * its closing quote. Whatever is not plain ASCII becomes '?', which no version contains. */
-static size_t scan_string(const struct buf *in, size_t at, char text[65]) {
+/* Decodes the string that begins behind the quote at `at` as far as a version, key or folder needs it; returns the index of
+ * its closing quote. Whatever is not plain ASCII becomes '?', which none of them contains, and so does the start of a long one. */
+static size_t scan_string(struct blob in, size_t at, char *text, size_t size) {
     size_t n = 0;
-    for (; at < in->n && in->p[at] != '"'; at++) {
-        unsigned c = in->p[at];
+    for (; at < in.n && in.p[at] != '"'; at++) {
+        unsigned c = in.p[at];
         if (c == '\\') {
             unsigned code = 0;
             char digits[5] = {0};
-            if (++at < in->n && in->p[at] == 'u' && in->n - at > 4) {
-                memcpy(digits, in->p + at + 1, 4);
+            if (++at < in.n && in.p[at] == 'u' && in.n - at > 4) {
+                memcpy(digits, in.p + at + 1, 4);
                 if (sscanf(digits, "%4x", &code) == 1) at += 4;
                 c = code;
             } else {
-                c = at < in->n && in->p[at] == '/' ? '/' : '?';
+                c = at < in.n && in.p[at] == '/' ? '/' : '?';
             }
         }
-        if (n < 64) text[n++] = c > 0x1f && c < 0x7f ? (char)c : '?';
+        if (n + 1 < size) text[n++] = c > 0x1f && c < 0x7f ? (char)c : '?';
         else text[0] = '?';
     }
     text[n] = 0;
     return at;
 }
 
-/* The string at the top level's cniVersion (the last one, as JSON decoders have it), or "" when there is none. */
-void scan_version(const struct buf *input, char version[65]) {
-    static const char allowed[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-_";
-    size_t at = 0, depth = 0;
-    bool expect_key = true, is_version = false;
+/* The value of a key at the top level (the last one, as JSON decoders have it) as it is written; empty when there is none. */
+static struct blob scan_value(const struct buf *input, const char *key) {
+    size_t at = 0, depth = 0, start = 0; /* start: of the value of the key that is sought, 0 outside */
+    bool expect_key = true, found = false;
     char text[65];
-    version[0] = 0;
-    while (at < input->n && memchr(" \t\r\n", input->p[at], 4)) at++;
-    if (at == input->n || input->p[at] != '{') return;
-    for (; at < input->n; at++) {
-        unsigned char c = input->p[at];
+    struct blob all = {input->p, input->n}, value = {0};
+    while (at < all.n && memchr(" \t\r\n", all.p[at], 4)) at++;
+    if (at == all.n || all.p[at] != '{') return value;
+    for (; at <= all.n; at++) {
+        unsigned char c = at < all.n ? all.p[at] : '}'; /* what is cut off has a version, too */
+        if (depth == 1 && start && (c == ',' || c == '}')) {
+            for (; start < at && memchr(" \t\r\n", all.p[start], 4); start++) continue;
+            value = (struct blob){all.p + start, at - start};
+            start = 0;
+        }
         if (c == '"') {
-            at = scan_string(input, at + 1, text);
-            if (at >= input->n) return;
-            if (depth != 1) continue;
-            if (expect_key) is_version = !strcmp(text, "cniVersion");
-            else if (is_version && strspn(text, allowed) == strlen(text)) strcpy(version, text);
+            at = scan_string(all, at + 1, text, sizeof text);
+            if (depth == 1 && expect_key) found = !strcmp(text, key);
         } else if (c == '{' || c == '[') {
             depth++;
         } else if (c == '}' || c == ']') {
-            if (!--depth) return;
+            if (!--depth) break;
         } else if (depth == 1 && c == ',') {
             expect_key = true;
-        } else if (depth == 1 && c == ':') {
+        } else if (depth == 1 && c == ':' && expect_key) {
             expect_key = false;
-            if (is_version) version[0] = 0;
+            start = found ? at + 1 : 0;
         }
     }
+    return value;
+}
+
+/* The text at the top level's key, "" when there is none; '?' in it stands for what can't be told. */
+void scan_text(const struct buf *input, const char *key, char *text, size_t size) {
+    struct blob value = scan_value(input, key);
+    bool is_text = value.n && *value.p == '"' && scan_string(value, 1, text, size) < value.n;
+    if (!is_text) text[0] = 0;
+}
+
+void scan_version(const struct buf *input, char version[65]) {
+    static const char allowed[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-_";
+    scan_text(input, "cniVersion", version, 65);
+    if (version[strspn(version, allowed)]) version[0] = 0;
+}
+
+/* As the plugin `passthru`: the result of an ADD is that of the plugin before, or an empty one. The exit code. */
+int pass_through(struct call *call) {
+    int failed = read_input(call);
+    if (failed || call->command != ADD) return failed;
+    struct blob result = scan_value(&call->input, "prevResult");
+    struct buf empty = {0};
+    buf_printf(&empty, "{\"cniVersion\":\"%s\"}", call->version[0] ? call->version : "0.1.0");
+    if (!result.n || *result.p != '{') result = (struct blob){empty.p, empty.n};
+    return print_answer(result.p, result.n, 10000) ? 1 : 0;
 }
 
 /* The length of the valid UTF-8 character at p, 0 if there is none. */

@@ -61,7 +61,7 @@ static int receive(struct link *link) {
     while (!(got = daemon_pump(link))) {
         struct pollfd in = {.fd = link->fd, .events = POLLIN};
         long long left = link->last_sign + link->silence_ms - now_ms();
-        if (left <= 0) return daemon_lost(link, "gave no sign of life for %d ms", link->silence_ms);
+        if (left <= 0) return daemon_lost(link, "gave no sign of life for %d ms (silence_ms)", link->silence_ms);
         poll(&in, 1, (int)left);
     }
     return got;

@@ -8,11 +8,14 @@
 
 #include "shim.h"
 
-/* The caller's CNI_PATH, then our own configuration's folders; absolute ones only, a relative one could be anybody's. */
+/* The runtime's configuration's binDir (Multus's key), its CNI_PATH, then our own configuration's folders; absolute ones only, a
+ * relative one could be anybody's. */
 static void set_search_path(struct call *call) {
     struct buf path = {0};
-    const char *lists[] = {getenv("CNI_PATH"), call->conf.plugin_dirs};
-    for (int i = 0; i < 2; i++)
+    char dir[PATH_MAX];
+    const char *lists[] = {dir, getenv("CNI_PATH"), call->conf.plugin_dirs};
+    scan_text(&call->input, "binDir", dir, sizeof dir);
+    for (int i = strchr(dir, '?') != NULL; i < 3; i++)
         for (const char *at = lists[i]; at && *at; at += strspn(at, ":")) {
             int n = (int)strcspn(at, ":");
             if (*at == '/') buf_printf(&path, "%s%.*s", path.n ? ":" : "", n, at);
@@ -49,7 +52,7 @@ static int lock_sandbox(struct call *call) {
     if (!error && call->command == DEL) record_drop_unfinished(call->conf.state_dir, name);
     if (!error) return 0;
     if (call->command == DEL) return buf_printf(&call->notes, "no lock for the sandbox: %s", why), 0;
-    return fail(call, error == EWOULDBLOCK ? TRY_AGAIN_LATER : IO_FAILURE, "container %.64s: the sandbox's lock was not to be had in %d ms: %s",
+    return fail(call, error == EWOULDBLOCK ? TRY_AGAIN_LATER : IO_FAILURE, "container %.64s: the sandbox's lock was not to be had in %d ms (lock_wait_ms): %s",
                 call->id, call->conf.lock_wait_ms, why);
 }
 
@@ -93,6 +96,9 @@ static int answer(struct call *call) {
     int wait_ms = call->command == DEL ? conf->del_wait_ms : call->command == STATUS ? conf->status_wait_ms : conf->add_wait_ms;
     call->daemon.silence_ms = conf->silence_ms;
     bool served = !daemon_connect(call, wait_ms);
+    size_t n = strlen(call->daemon.lost);
+    if (!served) snprintf(call->daemon.lost + n, sizeof call->daemon.lost - n, ", tried for %d ms (%s_wait_ms)", wait_ms,
+                          call->command == DEL ? "del" : call->command == STATUS ? "status" : "add");
     if (!served && *conf->fallback && (call->command != DEL || record_is_damaged(call))) served = !daemon_fall_back(call);
     if (served) {
         send_request(call);
@@ -116,7 +122,7 @@ static int run(struct call *call) {
     return answer(call);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     struct call call = {.netlink = -1, .sandbox = {.fd = -1}, .other = {.fd = -1}, .daemon = {.fd = -1}};
     sigset_t child;
     sigemptyset(&child);
@@ -129,6 +135,8 @@ int main(void) {
         peek_input(&call);
         return print_version(call.version[0] ? call.version : "1.1.0");
     }
+    const char *slash = argc ? strrchr(argv[0], '/') : NULL;
+    if (argc && !strcmp(slash ? slash + 1 : argv[0], "passthru")) return pass_through(&call);
     exit_code = run(&call);
     if (call.daemon.fd >= 0 && call.lend_s) daemon_lend(&call);
     lock_drop(&call.other);

@@ -16,7 +16,9 @@
 
 extern char **environ;
 
-/* 0 with the path; EINVAL when the type is no plain file name, else ENOENT or why the file can't be run. */
+#define OURSELVES "/proc/self/exe" /* also of a child */
+
+/* 0 with the path, our own where nobody has installed a passthru; EINVAL when the type is no plain file name, else ENOENT or why the file can't be run. */
 int plugin_find(const char *search_path, struct blob type, char path[PATH_MAX]) {
     char name[256];
     struct stat s;
@@ -31,7 +33,9 @@ int plugin_find(const char *search_path, struct blob type, char path[PATH_MAX]) 
         }
         at += n;
     }
-    return error;
+    if (error != ENOENT || strcmp(name, "passthru")) return error;
+    strcpy(path, OURSELVES);
+    return 0;
 }
 
 /* The caller's environment without CNI_*, then the plugin's own, CNI_NETNS replaced where the caller says so. */
@@ -70,7 +74,7 @@ static bool is_del(const struct plugin *plugin) {
 static void become(struct call *call, const struct plugin *plugin, const char *path, int fds[4], pid_t parent) {
     struct buf text = {0};
     sigset_t none;
-    char *argv[] = {(char *)path, NULL};
+    char *argv[] = {strcmp(path, OURSELVES) ? (char *)path : "passthru", NULL};
     setpgid(0, 0);
     if (!is_del(plugin)) prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
@@ -186,7 +190,7 @@ static enum outcome attend(struct call *call, pid_t pid, int fds[3], const struc
         if (polls[3].revents && daemon_pump(daemon) > 0) daemon_lost(daemon, "sent a frame while a plugin ran");
         if (now >= deadline) outcome = TOO_LATE;
         else if (now >= until && daemon->fd >= 0 && daemon->last_sign + daemon->silence_ms <= now)
-            daemon_lost(daemon, "gave no sign of life for %d ms", daemon->silence_ms);
+            daemon_lost(daemon, "gave no sign of life for %d ms (silence_ms)", daemon->silence_ms);
     }
     close(ended);
     return outcome;

@@ -95,7 +95,9 @@ bool get_plugin(struct cursor *c, struct plugin *plugin);
 uint32_t crc32_of(const unsigned char *p, size_t n);
 
 /* answer.c: what goes to stdout */
+void scan_text(const struct buf *input, const char *key, char *text, size_t size);
 void scan_version(const struct buf *input, char version[65]);
+int pass_through(struct call *call);
 int print_answer(const void *p, size_t n, int patience_ms);
 int print_version(const char *version);
 int fail(const struct call *call, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

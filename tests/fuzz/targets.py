@@ -33,7 +33,9 @@ from metaplugin.cni.errors import CNIError
 from metaplugin.cni.raw import JSONObject, dump, load_object
 from metaplugin.cni.result import Result, parse_result
 from metaplugin.cni.version import SUPPORTED_VERSIONS
-from metaplugin.commands.facts import parse_outer_config
+from metaplugin.commands.multus_form import parse_multus_form
+from metaplugin.commands.outer import parse_outer_config
+from metaplugin.commands.ports import Settings
 from metaplugin.npwg.definition import definition_from_object, parse_definition_config
 from metaplugin.npwg.device_info import parse_device_info
 from metaplugin.npwg.selection import NetworkSelectionElement, parse_networks_annotation
@@ -95,6 +97,8 @@ def standard_input(data: bytes) -> None:
     try:
         outer = parse_outer_config(data)
         valid = parse_valid_attachments(outer.raw) or ()
+        if form := parse_multus_form(outer.raw):
+            form.over(Settings())
     except CNIError as exc:
         _check_refusal(exc)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from metaplugin.cni.errors import (
     NetworkNotFound,
     TryAgainLater,
 )
-from metaplugin.commands.facts import OuterConfig, selected_elements, selected_network
+from metaplugin.commands.facts import pod_annotations, selected_elements
+from metaplugin.commands.networks import selected_network
+from metaplugin.commands.outer import OuterConfig
 from metaplugin.commands.ports import KnownPod, Node, Settings
-from metaplugin.k8s import calls, cluster
+from metaplugin.k8s import calls
 from metaplugin.k8s.api import Api, ApiUnconfigured
 from metaplugin.k8s.cluster import LiveLookUp
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
@@ -31,6 +34,7 @@ from tests.k8s.side import NETWORKS, Memory, Side, definition, pod, reference
 
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 GETS = on(verb="get")
+OUTER = OuterConfig(raw={}, name="outer", cni_version="1.0.0", runtime_config={})
 
 
 def deafen(server: ApiServer) -> None:
@@ -61,17 +65,16 @@ def networks(
     side: Side, name: str, uid: str = "", runtime_config: dict[str, Any] | None = None
 ) -> list[str]:
     """Return the names that ADD would attach the pod to."""
-    outer = OuterConfig(
-        raw={}, name="outer", cni_version="1.0.0", runtime_config=runtime_config or {}
-    )
-    elements = side.run(selected_elements(reference(name, uid), outer, node(side)))
+    outer = replace(OUTER, runtime_config=runtime_config or {})
+    annotations = side.run(pod_annotations(reference(name, uid), outer, node(side)))
+    elements = selected_elements(reference(name, uid), annotations)
     return [element.name for element in elements]
 
 
 def attached(side: Side, name: str) -> str:
     """Return the type of the plugin that a pod's selection of this network would run."""
     (element,) = parse_networks_annotation(name, pod_namespace="default")
-    network = side.run(selected_network(element, reference("a"), node(side)))
+    network = side.run(selected_network(element, reference("a"), OUTER, node(side)))
     return network.config.plugins[0].type
 
 
@@ -242,9 +245,9 @@ def test_a_single_failure_does_not_fail_the_pod(
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"kind": "Pod"}', b'{"metadata": []}'])
 def test_an_answer_that_is_no_object_is_no_answer(
-    server: ApiServer, side: Side, monkeypatch: pytest.MonkeyPatch, body: bytes
+    server: ApiServer, side: Side, body: bytes
 ) -> None:
-    monkeypatch.setattr(cluster, "LIVE_TIMEOUT_S", 0.5)
+    side.connection.cluster.live_pods.timeout_s = 0.5
     server.put(pod("b"))
     deafen(server)
     server.inject(Garbage(body), GETS)

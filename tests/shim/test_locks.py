@@ -32,7 +32,7 @@ def test_without_the_lock_only_a_del_goes_on(at: Surroundings) -> None:
         for command in ("ADD", "CHECK"):
             code, message = error(at.call(command, CNI_NETNS=netns))
             assert code == 11
-            assert "c1: the sandbox's lock was not to be had in 300 ms" in message
+            assert "c1: the sandbox's lock was not to be had in 300 ms (lock_wait_ms)" in message
         assert not (at.root / "plugins" / "p.ran").exists()
         assert at.call("DEL", CNI_NETNS=netns).returncode == 0
     assert (at.root / "plugins" / "p.ran").exists()

@@ -106,7 +106,8 @@ def test_without_a_daemon_it_says_so(at: Surroundings, command: str, code: int) 
     with sandbox(at) as netns:
         found, message = error(at.call(command, CNI_NETNS=netns))
     assert found == code
-    assert "daemon can't be reached: No such file or directory" in message
+    assert "daemon can't be reached: No such file or directory, tried for" in message
+    assert ("status_wait_ms" if command == "STATUS" else "add_wait_ms") in message
 
 
 class sandbox:  # noqa: N801 - reads as the context manager that it is

@@ -322,10 +322,23 @@ def test_each_log_line_names_what_it_is_about(node: Node) -> None:
         ("deadlines: {delegateSecond: 5}\n", "nearest known one is 'delegateSeconds'"),
         ("deadlines: {delegateSeconds: soon}\n", "deadlines.delegateSeconds"),
         ("deadlines: {rollbackSeconds: 220}\n", "deadlines.rollbackSeconds"),
+        ("readinessFile: ready\n", "readinessFile"),
+        ("auxiliaryChain: ../x\n", "auxiliaryChain"),
+        ("auxiliaryCNIChainName: x\n", "nearest known one is 'auxiliaryChain'"),
         ("- a list\n", "must hold keys and values"),
         ("a: [\n", "no YAML"),
     ],
-    ids=["typo", "nested typo", "wrong type", "contradiction", "list", "no yaml"],
+    ids=[
+        "typo",
+        "nested typo",
+        "wrong type",
+        "contradiction",
+        "relative path",
+        "chain elsewhere",
+        "key of Multus",
+        "list",
+        "no yaml",
+    ],
 )
 def test_a_bad_configuration_file_is_told_in_full(idle_node: Node, text: str, message: str) -> None:
     """An unknown key is an error that names the nearest known one."""

@@ -11,20 +11,22 @@ import pytest
 
 from metaplugin.cni.configuration import NetworkConfigList
 from metaplugin.cni.errors import CNIError
-from metaplugin.folder.configurations import ConfigurationFolder
+from metaplugin.folder.configurations import ConfigurationFiles
 
 SINGLE = {"cniVersion": "1.0.0", "name": "net", "type": "single"}
 LIST = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "listed"}]}
 
+OUTPUTS = ("metaplugin", "multus", "multus-shim")
+
 
 def named(folder: Path, name: str = "net") -> NetworkConfigList | None:
     with ThreadPoolExecutor(1) as disk:
-        return asyncio.run(ConfigurationFolder(folder, disk).named(name))
+        return asyncio.run(ConfigurationFiles(disk).named(name, folder=str(folder)))
 
 
 def at(path: Path) -> NetworkConfigList:
     with ThreadPoolExecutor(1) as disk:
-        return asyncio.run(ConfigurationFolder(path, disk).at(str(path)))
+        return asyncio.run(ConfigurationFiles(disk).at(str(path), own=OUTPUTS))
 
 
 def test_a_list_comes_before_a_single_plugins_however_the_files_sort(tmp_path: Path) -> None:
@@ -65,12 +67,22 @@ def test_a_folder_that_is_missing_has_no_configurations(tmp_path: Path) -> None:
     assert named(tmp_path / "gone") is None
 
 
-def test_our_own_configuration_is_no_default_network(tmp_path: Path) -> None:
-    ours = {"cniVersion": "1.0.0", "name": "metaplugin", "plugins": [{"type": "metaplugin"}]}
-    (tmp_path / "00-ours.conflist").write_text(json.dumps(ours))
-    with pytest.raises(CNIError, match="itself"):
-        at(tmp_path / "00-ours.conflist")
+@pytest.mark.parametrize("kind", OUTPUTS)
+@pytest.mark.parametrize("name", ["00-ours.conflist", "00-multus.conf", "zz.json"])
+def test_our_own_output_is_no_default_network_whatever_its_name(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """MULTUS-13."""
+    (tmp_path / name).write_text(json.dumps({"cniVersion": "1.0.0", "name": "m", "type": kind}))
     with pytest.raises(CNIError, match="no network configuration"):
         at(tmp_path)
-    (tmp_path / "10-net.conf").write_text(json.dumps(SINGLE))
+    (tmp_path / "50-net.conf").write_text(json.dumps(SINGLE))
     assert at(tmp_path).name == "net"
+
+
+def test_a_broken_first_file_of_a_folder_is_no_reason_to_take_the_next(tmp_path: Path) -> None:
+    """MULTUS-13: pods would be on another network."""
+    (tmp_path / "00-net.conflist").write_text("{")
+    (tmp_path / "50-net.conf").write_text(json.dumps(SINGLE))
+    with pytest.raises(CNIError, match="00-net.conflist"):
+        at(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from metaplugin.commands.facts import parse_outer_config
+from metaplugin.commands.outer import parse_outer_config
 from metaplugin.daemon.cli import main
 from metaplugin.daemon.config import DaemonConfig, load_config
 from metaplugin.migrate.translation import DROPPED
