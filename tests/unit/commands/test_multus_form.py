@@ -52,6 +52,7 @@ def test_every_key_of_multus_has_its_meaning() -> None:
         readiness_file="/run/ready",
         conf_dir="/etc/elsewhere",
         auxiliary_chain="vendor",
+        undeclared_capabilities="warn",
     )
     assert over(keys) == expected
 
