@@ -30,10 +30,12 @@ def pod(cluster: Cluster) -> Iterator[str]:
 
 
 def test_a_pod_is_bound_without_a_scheduler_and_a_watch_sees_it(cluster: Cluster, pod: str) -> None:
-    events = cluster.admin.watch("/api/v1/pods", fieldSelector="spec.nodeName=node-1")
-    event = next(events)
-    assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "bound")
-    assert event["object"]["metadata"]["annotations"][objects.NETWORKS] == "storage"
+    selected = "spec.nodeName=node-1"
+    listed = cluster.admin.get(f"/api/v1/pods?fieldSelector={selected}")
+    [bound] = listed["items"]
+    assert bound["metadata"]["annotations"][objects.NETWORKS] == "storage"
+    version = listed["metadata"]["resourceVersion"]
+    events = cluster.admin.watch("/api/v1/pods", fieldSelector=selected, resourceVersion=version)
     cluster.admin.patch(pod, {"metadata": {"labels": {"seen": "yes"}}})
     event = next(events)
     assert (event["type"], event["object"]["metadata"]["labels"]["seen"]) == ("MODIFIED", "yes")
