@@ -359,7 +359,7 @@ def test_a_slow_server_is_waited_for_by_nobody_who_knows(node: Node, server: Api
 
 
 def test_a_server_in_trouble_costs_no_pod(node: Node, server: ApiServer) -> None:
-    """MULTUS-32: requests fail for a while, by 500 and 429 in turn; within the 2 s that a look-up is
+    """MULTUS-32: requests fail for a while, by 500 and 429; within the 2 s that a look-up is
     tried again, should the watch not have told the pod yet."""
     pod = node.pod(None, uid="u")
     create(server, pod)
