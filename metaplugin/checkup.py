@@ -64,9 +64,10 @@ def _problem(record: Record, shim: Path, cni_path: str) -> str:
     if done.returncode == 0:
         return ""
     try:
-        return str(load_object(done.stdout, what="the shim's answer").get("msg"))
+        message = str(load_object(done.stdout, what="the shim's answer").get("msg"))
     except CNIError:
         return f"the shim ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
+    return message.removeprefix(f"pod {record.pod}: ")  # the finding names it already
 
 
 def _environment(record: Record, cni_path: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ _DEFAULTS: Mapping[str, Any] = {
 def parse_multus_form(raw: JSONObject) -> MultusForm | None:
     """Return what Multus's keys in a configuration say, None where there are none; raise
     InvalidNetworkConfig that names the key."""
-    given = {key: raw[key] for key in _KEYS if raw.get(key) is not None}
+    given = _given(raw)
     if not given:
         return None
     values: dict[str, Any] = {}
@@ -67,6 +67,17 @@ def parse_multus_form(raw: JSONObject) -> MultusForm | None:
         values.pop("default_networks", None)
         unused += ("defaultNetworks",) if "defaultNetworks" in given else ()
     return MultusForm(values=values, unused=unused, kubeconfig=given.get("kubeconfig", ""))
+
+
+def _given(raw: JSONObject) -> JSONObject:
+    """Return Multus's keys in their own spelling. Its decoder takes any case
+    (`readinessIndicatorFile`); those that others read from the configuration must be spelt so."""
+    folded = {key.casefold(): value for key, value in raw.items()}
+    values = {
+        key: raw.get(key) if key in _USED_ELSEWHERE else raw.get(key, folded.get(key.casefold()))
+        for key in _KEYS
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _text(value: Any, where: str) -> str:

@@ -144,7 +144,8 @@ async def selected_network(
     node.settings.policy.require_keys(element.cni_args, where=f"{element.where}.cni-args")
     if node.cluster is None:
         raise InvalidNetworkConfig(
-            f"{element.where}: no cluster is configured to look networks up in"
+            f"{element.where}: no cluster is configured to look networks up in",
+            details="set kubernetes or manifests in the daemon's file",
         )
     definition = await node.cluster.definition(element.namespace, element.name)
     if definition is None:

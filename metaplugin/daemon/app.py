@@ -83,6 +83,11 @@ async def _serve(
         place=RuntimePlace() if config.delegate_api else None,
     )
     server = Server(path=config.run_dir / "daemon.sock", shims=shims)
+    if node.cluster is None:
+        log.warning(
+            "no cluster: neither kubernetes nor manifests is configured, so pods get none of "
+            "the networks that only their objects name"
+        )
     async with _delegate_api(config):
         log.info("serving", extra={"socket": str(server.path)})
         await server.serve(stop)

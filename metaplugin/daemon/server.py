@@ -280,7 +280,8 @@ def _request(session: ShimSession, args: CmdArgs) -> Request:
 def _naming_pod(error: CNIError, request: Request) -> CNIError:
     """Return the error with the pod's name before its message, code and details kept."""
     pod = pod_reference(request.args.args)
-    message = f"pod {pod}: {error.msg}" if pod else error.msg
+    said = not pod or error.msg.startswith(f"pod {pod} ")
+    message = error.msg if said else f"pod {pod}: {error.msg}"
     if request.args.command is not Command.DEL:
         return DelegateError(message, code=error.code, details=error.details)
     return DelegateError(_no_success(message), code=error.code, details=_no_success(error.details))

@@ -49,5 +49,5 @@ class RuntimePlace:
                     "hot-plug: the daemon's shim does not run where the runtime's do; nothing was "
                     "changed",
                     details="run the daemon in the host's network namespace and on its root, or "
-                    "have delegateApi.shim enter them (README.md: Hot-plug)",
+                    "have delegateApi.shim enter them (deploy/README.md: Hot-plug)",
                 )

@@ -41,16 +41,13 @@ def show_step(console: Console, verb: str, text: str) -> None:
 def show_pod(console: Console, view: View) -> None:
     """Show a pod's interfaces as the kernel has them, then the network-status as it was written."""
     networks = {str(entry.get("interface")): str(entry.get("name")) for entry in view.status}
-    table = _table(
-        str(view.sandbox.pod), "interface", "network", "MAC", "MTU", "addresses", "routes"
-    )
+    # Four columns fit into a terminal of 80.
+    table = _table(str(view.sandbox.pod), "interface", "network", "MAC, addresses", "routes")
     for name, interface in view.interfaces.items():
         table.add_row(
-            name,
+            f"{name}\nMTU {interface.mtu}",
             networks.get(name, "?"),
-            interface.mac,
-            str(interface.mtu),
-            "\n".join(interface.addresses),
+            "\n".join([interface.mac, *interface.addresses]),
             "\n".join(interface.routes),
         )
     console.print(table)
@@ -118,4 +115,7 @@ def show_success(console: Console, examples: Sequence[Example], seconds: float) 
 
 
 def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=escape(title), title_justify="left", title_style="bold")
+    table = Table(*columns, title=escape(title), title_justify="left", title_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"  # a shortened address says nothing
+    return table

@@ -76,11 +76,13 @@ def _installation(*places: Path | None) -> Installation | None:
 def _import(
     installed: Installation | None, cni_dir: Path | None, config: Path, *, gone: bool
 ) -> None:
+    keys = installed.keys if installed else None
+    cache = cni_dir or Path(keys.cni_dir if keys and keys.cni_dir else MULTUS_CACHE)
+    if not cache.is_dir():
+        raise click.ClickException(f"{cache}: no cache of Multus; --cni-dir names another folder")
     if os.geteuid() != 0:
         raise click.ClickException("records are root's: run the import as root")
     ours = load_config(config) if config.exists() else DaemonConfig()
-    keys = installed.keys if installed else None
-    cache = cni_dir or Path(keys.cni_dir if keys and keys.cni_dir else MULTUS_CACHE)
     store = RecordStore(state_dir=ours.state_dir, run_dir=ours.run_dir)
     store.prepare()
     importer = Importer(

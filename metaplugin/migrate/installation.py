@@ -99,7 +99,7 @@ def read_installation(
     if not sources:
         raise MigrationError(
             f"no Multus: {CNI_FOLDER} has no configuration of its type, and there is no "
-            f"{DAEMON_CONFIG}; name the files"
+            f"{DAEMON_CONFIG}; name the files with --cni-config, --daemon-config or --manifest"
         )
     return _combined(conf, daemon, tuple(sources))
 
@@ -178,7 +178,8 @@ def _combined(conf: JSONObject, daemon: JSONObject, sources: tuple[str, ...]) ->
     listed = isinstance(conf.get("plugins"), list)
     around = {key: value for key, value in conf.items() if key != "plugins"} if listed else {}
     items = [item for item in conf["plugins"] if isinstance(item, dict)] if listed else []
-    raw = around | plugin | _overlay(daemon, around | plugin)
+    around_plugin = _spelt(around | plugin)
+    raw = around_plugin | _overlay(_spelt(daemon), around_plugin)
     try:
         keys = MultusKeys.model_validate({_SPELT.get(k, k): v for k, v in raw.items()})
     except ValidationError as exc:
@@ -194,6 +195,14 @@ def _combined(conf: JSONObject, daemon: JSONObject, sources: tuple[str, ...]) ->
         following=tuple(item for item in items if item is not plugin),
         master_file=master if isinstance(master, str) else "",
     )
+
+
+def _spelt(conf: JSONObject) -> JSONObject:
+    """Return the object with known keys as Multus spells them: its decoder takes any case."""
+    known = {str(field.alias): str(field.alias) for field in MultusKeys.model_fields.values()}
+    known |= {alias: key for key, alias in _SPELT.items()}
+    folded = {alias.casefold(): key for alias, key in known.items()}
+    return {folded.get(key.casefold(), key): value for key, value in conf.items()}
 
 
 def _overlay(daemon: JSONObject, plugin: JSONObject) -> JSONObject:

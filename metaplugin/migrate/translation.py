@@ -209,7 +209,7 @@ def _folders(installed: Installation, made: Translation) -> None:
         made.daemon_notes.append(
             "socketDir: dropped; the shim finds the daemon by runDir. Where the dynamic networks "
             f"controller is in use, set delegateApi.socket to {_socket(keys.socket_dir)} (see "
-            "README.md: Hot-plug)."
+            "deploy/README.md: Hot-plug)."
         )
     made.shim["plugin_dirs"] = _on_node(keys.bin_dir or MULTUS_BIN_DIR)
     made.shim_notes.append(

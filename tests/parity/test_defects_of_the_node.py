@@ -20,6 +20,7 @@ from tests.system.node import REPOSITORY, Node, noop_network
 DOCUMENTS = [
     *sorted(REPOSITORY.glob("*.md")),
     *sorted((REPOSITORY / "examples").glob("*.md")),
+    *sorted((REPOSITORY / "deploy").glob("*.md")),
     *sorted((REPOSITORY / "tests").rglob("README.md")),
 ]
 

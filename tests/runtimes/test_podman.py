@@ -110,6 +110,7 @@ def test_a_container_without_a_manifest_is_refused_by_name(podman: Podman) -> No
     done = podman.attempt(*podman.run_command("nobody"))
     assert done.returncode != 0
     assert b"pod default/nobody is not known" in done.stderr
+    assert b"pod default/nobody: pod default/nobody" not in done.stderr
     podman.call("rm", "nobody")
     require_nothing_left(podman)
 

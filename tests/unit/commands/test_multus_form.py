@@ -57,6 +57,13 @@ def test_every_key_of_multus_has_its_meaning() -> None:
     assert over(keys) == expected
 
 
+def test_keys_count_in_any_case() -> None:
+    """MULTUS-19: as Multus's decoder takes them; the exact spelling wins."""
+    keys = {"readinessIndicatorFile": "/run/ready", "CLUSTERNETWORK": "a", "clusterNetwork": "b"}
+    settings = over(keys)
+    assert (settings.readiness_file, settings.cluster_network) == ("/run/ready", "b")
+
+
 def test_multus_defaults_hold_in_its_form_but_for_what_the_daemons_file_says() -> None:
     """MULTUS-16, MULTUS-19."""
     plain = over({"clusterNetwork": "/x"})

@@ -118,6 +118,30 @@ def test_a_thin_multus_is_taken_over(tmp_path: Path) -> None:
     assert "surprise: dropped: neither Multus nor metaplugin knows it" in notes
 
 
+def test_keys_count_in_any_case(tmp_path: Path) -> None:
+    """MULTUS-19: Multus's decoder takes them so, and `readinessIndicatorFile` is often met."""
+    keys = {
+        "readinessIndicatorFile": "/run/ready",
+        "GlobalNamespaces": "a",
+        "auxiliarycnichainname": "v",
+    }
+    conf = written(tmp_path / "00-multus.conf", THICK | keys)
+    daemon, _, _, notes = files(tmp_path, "--cni-config", conf)
+    assert daemon["readinessFile"] == "/run/ready"
+    assert daemon["globalNamespaces"] == ["a"]
+    assert daemon["auxiliaryChain"] == "v"
+    assert "neither Multus nor metaplugin knows it" not in notes
+
+
+def test_an_import_without_a_cache_says_where_it_looked(tmp_path: Path) -> None:
+    """MULTUS-19: a missing folder is no traceback and no bare errno."""
+    done = CliRunner().invoke(
+        main, ["migrate", "--import-cache", "--cni-dir", str(tmp_path / "none")]
+    )
+    assert done.exit_code == 1
+    assert f"{tmp_path}/none: no cache of Multus" in done.output
+
+
 def test_a_manifest_alone_is_enough(tmp_path: Path) -> None:
     """MULTUS-19: the ConfigMap among a manifest's documents."""
     config_map = {
