@@ -165,6 +165,8 @@ class Api:
             # Rotated certificates; or a temporary file that the client wrote them to is gone.
             self.renew_credentials()
             raise ApiAway(f"{method} {path}: {exc}") from exc
+        except credentials.ConfigException as exc:  # a token that is read again each minute
+            raise ApiAway(f"{method} {path}: credentials can't be read: {exc}") from exc
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
             raise ApiAway(f"{method} {path}: {exc}") from exc
         return response
