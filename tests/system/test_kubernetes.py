@@ -181,6 +181,23 @@ def test_the_role_allows_what_is_called_and_nothing_else(node: Node, server: Api
     assert others <= {"/version"}  # which everyone may read
 
 
+def test_only_the_namespaces_that_the_file_names_are_followed(
+    node: Node, server: ApiServer
+) -> None:
+    """Issue 4, item 2: `definitionNamespaces`; what lies elsewhere is asked for."""
+    node.daemon_keys["kubernetes"]["definitionNamespaces"] = ["elsewhere"]
+    server.requests.clear()
+    node.restart()
+    synced(server)
+    listed = {request.path for request in server.requests if request.resource == NETWORKS}
+    assert listed == {f"/apis/k8s.cni.cncf.io/v1/namespaces/elsewhere/{NETWORKS}"}
+    pod = node.pod("lan", uid="u")
+    create(server, pod)
+    assert node.add(pod).exit_code == 0
+    assert server.count("get", NETWORKS) == 1
+    assert node.delete(pod).exit_code == 0
+
+
 def test_a_failing_pod_says_why(node: Node, server: ApiServer) -> None:
     """MULTUS-24; once for all of the kubelet's tries."""
     broken = network(node.root, "broken", "10.1.1.4/24", onADD={"code": 17, "msg": "no cable"})
