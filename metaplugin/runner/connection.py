@@ -1,7 +1,6 @@
 """Frames over a connected socket, one reply awaited at a time.
 
-asyncio's streams would take two waits and several wake-ups for each frame, the largest part of what
-a delegate costs the daemon.
+A protocol rather than asyncio's streams: a frame is one wait whatever its size, sending none.
 """
 
 from __future__ import annotations
