@@ -10,7 +10,9 @@ import json
 import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from metaplugin.cni.raw import JSONObject
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 2  # a server in the cluster answers in milliseconds, or its packets are dropped
+CREDENTIALS_S = 2  # a program that prints them may wait for something above the node; nobody else
 LINE_LIMIT = 16 << 20  # etcd holds objects of 1.5 MiB at most
 POOL_SIZE = 16
 LONGEST_RETRY_AFTER_S = 60  # a server that asks for more is looked at again all the same
@@ -73,9 +76,18 @@ class Api:
     """A connection pool to one API server; `kubeconfig` None means the pod's service account."""
 
     def __init__(self, kubeconfig: Path | None) -> None:
-        """Read the credentials; raise ApiUnconfigured."""
+        """Read the credentials; raise ApiUnconfigured. Until a program that takes long has printed
+        them the server is away."""
         self._kubeconfig = kubeconfig
-        self._client = self._configured()
+        self._client: client.ApiClient | None = None
+        reading: Future[client.ApiClient] = Future()
+        threading.Thread(
+            target=self._read_credentials, args=(reading,), name="credentials", daemon=True
+        ).start()
+        try:
+            self._client = reading.result(CREDENTIALS_S)
+        except TimeoutError:
+            log.warning("credentials take long", extra={"kubeconfig": str(kubeconfig)})
 
     def call(
         self, method: str, path: str, *, timeout_s: float, query: Query = (), body: Any = None
@@ -111,7 +123,16 @@ class Api:
 
     def reconnect(self) -> None:
         """Make new connections from now on: old ones may lead to a server that is no more."""
-        self._client.rest_client = client.rest.RESTClientObject(self._client.configuration)
+        if self._client is not None:
+            self._client.rest_client = client.rest.RESTClientObject(self._client.configuration)
+
+    def _read_credentials(self, reading: Future[client.ApiClient]) -> None:
+        """Settle `reading`; what nobody waits for any more is used from then on all the same."""
+        try:
+            self._client = self._configured()
+            reading.set_result(self._client)
+        except Exception as exc:  # noqa: BLE001 - it is who waits that it is told
+            reading.set_exception(exc)
 
     def _configured(self) -> client.ApiClient:
         configuration = client.Configuration()
@@ -146,6 +167,8 @@ class Api:
     def _request(
         self, method: str, path: str, query: Query, body: Any, timeout: tuple[float, float]
     ) -> urllib3.HTTPResponse:
+        if self._client is None:
+            raise ApiAway(f"{method} {path}: the kubeconfig's program has not printed credentials")
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = _MERGE_PATCH if method == "PATCH" else "application/json"

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from metaplugin.cni.errors import TryAgainLater
+from metaplugin.k8s import api
 from metaplugin.k8s.api import Api
 from tests.apiserver.server import ApiServer
 from tests.k8s.side import Side, pod
-from tests.k8s.test_facts import networks
+from tests.k8s.test_facts import networks, remembering
 
 PROGRAM = """#!/bin/sh
 echo "$0" >>{calls}
 test -n "$KUBERNETES_EXEC_INFO" || exit 1
+while test -e {hang}; do sleep 0.1; done
 cat {credential}
 """
 
@@ -27,8 +29,10 @@ class Program:
 
     def __init__(self, root: Path, server: ApiServer) -> None:
         self._credential, self._calls = root / "credential", root / "calls"
+        self._hang = root / "hang"
         program = root / "program"
-        program.write_text(PROGRAM.format(calls=self._calls, credential=self._credential))
+        files = {"calls": self._calls, "credential": self._credential, "hang": self._hang}
+        program.write_text(PROGRAM.format(**files))
         program.chmod(0o755)
         kubeconfig = server.kubeconfig()
         kubeconfig["users"][0]["user"] = {
@@ -53,6 +57,12 @@ class Program:
 
     def says_nothing(self) -> None:
         self._credential.unlink()
+
+    def hangs(self) -> None:
+        self._hang.touch()
+
+    def ends(self) -> None:
+        self._hang.unlink()
 
     @property
     def calls(self) -> int:
@@ -88,10 +98,10 @@ def test_a_programs_token_is_used_until_it_is_refused(server: ApiServer, program
 
 def test_a_token_that_has_expired_is_not_tried(server: ApiServer, program: Program) -> None:
     program.says("one", expires_in_s=-1)
-    api = Api(program.kubeconfig)
+    found = Api(program.kubeconfig)
     program.says("two")
     server.rotate_token("two")
-    api.call("GET", "/api/v1/pods", timeout_s=10)
+    found.call("GET", "/api/v1/pods", timeout_s=10)
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer two"]
 
 
@@ -118,3 +128,18 @@ def test_a_program_that_fails_later_is_tried_too(server: ApiServer, program: Pro
             networks(side, "c", "w")
         program.says("two")
         side.memory.wait_for(lambda: side.memory.knows_pod("b", "v"))
+
+
+def test_a_program_that_hangs_keeps_no_known_pod_from_starting(
+    server: ApiServer, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 4, purpose: what it waits for may be what this node's pods are to bring back."""
+    monkeypatch.setattr(api, "CREDENTIALS_S", 0.2)
+    program.says("one")
+    program.hangs()
+    with Side(program.kubeconfig, memory=remembering()) as side:
+        assert networks(side, "a", "u") == ["remembered"]
+        with pytest.raises(TryAgainLater):
+            networks(side, "b", "v")
+        program.ends()
+        side.synced()

@@ -107,6 +107,7 @@ def test_a_token_that_can_not_be_read_is_an_outage_that_ends(
 
 def expire(api: Api) -> None:
     """Have a minute gone by for the client's copy of the token."""
+    assert api._client is not None
     hook = api._client.configuration.refresh_api_key_hook
     [loader] = [cell.cell_contents for cell in hook.__closure__]
     loader.token_expires_at = loader.token_expires_at.min
