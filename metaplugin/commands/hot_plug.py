@@ -21,7 +21,12 @@ from metaplugin.commands.ports import Caller, Node, Request
 
 async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
     """Attach the sandbox to one more network and return the result; raise CNIError as ADD does."""
-    for record in await _runtimes_records(request, node):
+    records = await _runtimes_records(request, node)
+    if any(_attachment(record, request.args.ifname) for record in records):
+        raise InvalidEnvironment(
+            f"CNI_IFNAME {request.args.ifname}: an attachment of the pod has this name already"
+        )
+    for record in records:
         if record.status:
             await _rewrite(replace(record, status=""), caller, node)
     return await add(request, caller, node)
@@ -30,14 +35,22 @@ async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
 async def unplug(request: Request, caller: Caller, node: Node) -> None:
     """Release an attachment, hot-plugged or of the pod's own ADD; raise CNIError as DEL does.
 
-    The default network's can't go without its pod.
+    The default network's can't go without its pod, nor can the record that has the runtime's name.
     """
+    ifname = request.args.ifname
     for record in await _runtimes_records(request, node):
-        for made in record.attachments:
-            if made.planned.ifname == request.args.ifname:
-                await _unplug(made, record, request, caller, node)
-                return
+        if made := _attachment(record, ifname):
+            await _unplug(made, record, request, caller, node)
+            return
+        if record.ifname == ifname:
+            raise InvalidEnvironment(f"CNI_IFNAME {ifname}: this name is the whole pod's")
     await delete(request, caller, node)
+
+
+def _attachment(record: Record, ifname: str) -> MadeAttachment | None:
+    """Return the record's network with that interface: an auxiliary chain has a name, but none."""
+    found = (made for made in record.attachments if made.planned.ifname == ifname)
+    return next((made for made in found if not made.planned.auxiliary), None)
 
 
 async def _unplug(
@@ -53,7 +66,11 @@ async def _unplug(
     if errors := await run_all(caller, calls, deadline):
         raise join_errors(errors)
     left = tuple(other for other in record.attachments if other is not made)
-    await _rewrite(replace(record, attachments=left, status=""), caller, node)
+    routes = record.default_routes
+    if routes and routes.ifname == made.planned.ifname:  # they went with it
+        routes = None
+    left_over = replace(record, attachments=left, default_routes=routes, status="")
+    await _rewrite(left_over, caller, node)
 
 
 async def _runtimes_records(request: Request, node: Node) -> list[Record]:
