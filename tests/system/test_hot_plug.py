@@ -445,3 +445,21 @@ def test_a_check_by_the_operator_is_no_runtimes_place(recording_node: Node) -> N
     assert node.add(pod).exit_code == 0
     assert node.call("CHECK", pod, prefix=enter).code == 101  # no such interface was made
     assert delegate(node, "ADD", pod, noop_network(node.root, "hot"), "hot0")[0] == 400
+
+
+def test_hot_plugged_plugins_that_hang_leave_time_for_the_pods_own(recorder: Node) -> None:
+    """CNI-DEL-4, A25.9: the default network's DEL is the last, and releases its address."""
+    node = recorder
+    node.stop()
+    node.daemon_keys["deadlines"] = {"requestSeconds": 9, "rollbackSeconds": 1}
+    node.start()
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    for ifname in ("hot0", "hot1"):
+        hanging = noop_network(node.root, ifname, onDEL={"sleep": 60})
+        assert delegate(node, "ADD", pod, hanging, ifname)[0] == 200
+    reply = node.delete(pod)
+    assert reply.exit_code == 1, reply.stdout
+    deleted = [json.loads(c["stdin"])["name"] for c in node.noop_calls() if c["command"] == "DEL"]
+    assert deleted == ["hot1", "hot0", "default-net"]
+    assert node.records() == [f"{pod.container_id}@hot0", f"{pod.container_id}@hot1"]
