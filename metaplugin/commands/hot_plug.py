@@ -6,11 +6,12 @@ whoever plugs, and that an interface of the pod's first ADD may be unplugged as 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from metaplugin.attachments.calls import del_calls
 from metaplugin.attachments.record import MadeAttachment, Record, encode_record
-from metaplugin.cni.errors import InvalidEnvironment, join_errors
+from metaplugin.cni.errors import CNIError, InvalidEnvironment, join_errors
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.add import add
 from metaplugin.commands.deadline import Deadline
@@ -26,10 +27,16 @@ async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
         raise InvalidEnvironment(
             f"CNI_IFNAME {request.args.ifname}: an attachment of the pod has this name already"
         )
-    for record in records:
-        if record.status:
-            await _rewrite(replace(record, status=""), caller, node)
-    return await add(request, caller, node)
+    published = [record for record in records if record.status]
+    for record in published:
+        await _rewrite(replace(record, status=""), caller, node)
+    try:
+        return await add(request, caller, node)
+    except CNIError:
+        with suppress(CNIError):  # nothing was plugged: the status is ours to keep
+            for record in published:
+                await _rewrite(record, caller, node)
+        raise
 
 
 async def unplug(request: Request, caller: Caller, node: Node) -> None:
@@ -81,6 +88,7 @@ async def _runtimes_records(request: Request, node: Node) -> list[Record]:
 
 
 async def _rewrite(record: Record, caller: Caller, node: Node) -> None:
+    """Write a record anew: sections appended at each repeat would exceed what is read of it."""
     content = encode_record(record, deadline_s=node.settings.deadlines.delegate)
-    await caller.records.append(record.file_name, content)
+    await caller.records.save(record.file_name, content)
     await node.status.publish(record)

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -463,3 +464,26 @@ def test_hot_plugged_plugins_that_hang_leave_time_for_the_pods_own(recorder: Nod
     deleted = [json.loads(c["stdin"])["name"] for c in node.noop_calls() if c["command"] == "DEL"]
     assert deleted == ["hot1", "hot0", "default-net"]
     assert node.records() == [f"{pod.container_id}@hot0", f"{pod.container_id}@hot1"]
+
+
+def test_the_status_stays_ours_when_nothing_was_plugged(recorder: Node) -> None:
+    """MULTUS-36: a refused request gives nobody the annotation; its repeats take no
+    room."""
+    node = recorder
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    status, record = node.status(pod), node.root / "state" / "attachments" / node.records()[0]
+    failing, sizes = noop_network(node.root, "failing", onADD={"code": 88, "msg": "no"}), set()
+    for _ in range(3):
+        assert delegate(node, "ADD", pod, failing, "hot0")[0] == 400
+        sizes.add(record.stat().st_size)
+    assert len(sizes) == 1
+    node.kill()
+    written = node.root / "status" / f"default_{pod.name}.yaml"
+    written.unlink()
+    node.restart()
+    deadline = time.monotonic() + 30
+    while not written.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert node.status(pod) == status
