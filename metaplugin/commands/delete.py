@@ -57,9 +57,11 @@ async def _finish_hot_plugged(
     if not all(stored.record.hot_plugged for stored in others):
         return []
     errors: list[CNIError] = []
+    following = sum(len(stored.calls) for stored in siblings)
     for stored in sorted(others, key=lambda stored: stored.record.created, reverse=True):
+        following -= len(stored.calls)
         try:
-            await finish_record(stored, request, caller, deadline)
+            await finish_record(stored, request, caller, deadline, following=following)
         except CNIError as exc:
             errors.append(exc)
     return errors
@@ -81,13 +83,18 @@ async def _delete_own(request: Request, caller: Caller, node: Node, deadline: De
 
 
 async def finish_record(
-    stored: StoredRecord, request: Request, caller: Caller, deadline: Deadline
+    stored: StoredRecord,
+    request: Request,
+    caller: Caller,
+    deadline: Deadline,
+    *,
+    following: int = 0,
 ) -> None:
-    """Run a record's DEL calls and put a tombstone in its place; raise CNIError with the record
-    kept."""
+    """Run a record's DEL calls and put a tombstone in its place, time left for the `following`
+    calls of other records; raise CNIError with the record kept."""
     netns = await present_netns(stored.record.sandbox, request.sandbox, caller)
     calls = [call.in_netns(netns) for call in stored.calls]
-    await _run(calls, caller, deadline)
+    await _run(calls, caller, deadline, following=following)
     await caller.records.forget(stored.record.file_name)
 
 
@@ -101,8 +108,10 @@ async def present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> st
     return recorded.netns if alive else ""
 
 
-async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) -> None:
-    if errors := await run_all(caller, calls, deadline):
+async def _run(
+    calls: Sequence[PluginCall], caller: Caller, deadline: Deadline, *, following: int = 0
+) -> None:
+    if errors := await run_all(caller, calls, deadline, following=following):
         raise join_errors(errors)
 
 

@@ -58,7 +58,14 @@ async def plan_attachments(
     """Return everything that the pod is to be attached to, all of it checked; raise CNIError."""
     reference = required_pod(args, node)
     if outer.name == HOT_PLUG_NETWORK:
-        return (hot_plugged_attachment(outer.raw, args),)
+        hot_plugged = hot_plugged_attachment(
+            outer.raw,
+            args,
+            namespace=pod_namespace(reference),
+            policy=node.settings.policy,
+            undeclared=node.settings.undeclared_capabilities,
+        )
+        return (hot_plugged,)
     annotations = await pod_annotations(reference, outer, node)
     elements = selected_elements(reference, annotations)
     default, inline = await _default_and_inline(args, reference, annotations, outer, node)

@@ -38,6 +38,7 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
     known = await node.records.read_all()
     ours = [stored for stored in known if _is_ours(stored, outer, request)]
     stale = [stored for stored in ours if _attachment(stored) not in valid]
+    stale = [*_plugged_into(stale, known), *stale]
     errors: list[CNIError] = []
     for stored in stale:
         errors += await finish_unless_busy(stored, caller, node, deadline)
@@ -52,6 +53,24 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
 def _is_ours(stored: StoredRecord, outer: OuterConfig, request: Request) -> bool:
     record = stored.record
     return record.network == outer.name and record.runtime == request.runtime
+
+
+def _plugged_into(
+    stale: Sequence[StoredRecord], known: Sequence[StoredRecord]
+) -> list[StoredRecord]:
+    """Return what was hot-plugged into sandboxes of which nothing else than `stale` is left: no
+    runtime names it."""
+    gone = {stored.record.sandbox.container_id for stored in stale}
+    gone -= {
+        stored.record.sandbox.container_id
+        for stored in known
+        if stored not in stale and not stored.record.hot_plugged
+    }
+    return [
+        stored
+        for stored in known
+        if stored.record.hot_plugged and stored.record.sandbox.container_id in gone
+    ]
 
 
 def _attachment(stored: StoredRecord) -> Attachment:

@@ -6,11 +6,12 @@ whoever plugs, and that an interface of the pod's first ADD may be unplugged as 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from metaplugin.attachments.calls import del_calls
 from metaplugin.attachments.record import MadeAttachment, Record, encode_record
-from metaplugin.cni.errors import InvalidEnvironment, join_errors
+from metaplugin.cni.errors import CNIError, InvalidEnvironment, join_errors
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.add import add
 from metaplugin.commands.deadline import Deadline
@@ -21,23 +22,42 @@ from metaplugin.commands.ports import Caller, Node, Request
 
 async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
     """Attach the sandbox to one more network and return the result; raise CNIError as ADD does."""
-    for record in await _runtimes_records(request, node):
-        if record.status:
-            await _rewrite(replace(record, status=""), caller, node)
-    return await add(request, caller, node)
+    records = await _runtimes_records(request, node)
+    if any(_attachment(record, request.args.ifname) for record in records):
+        raise InvalidEnvironment(
+            f"CNI_IFNAME {request.args.ifname}: an attachment of the pod has this name already"
+        )
+    published = [record for record in records if record.status]
+    for record in published:
+        await _rewrite(replace(record, status=""), caller, node)
+    try:
+        return await add(request, caller, node)
+    except CNIError:
+        with suppress(CNIError):  # nothing was plugged: the status is ours to keep
+            for record in published:
+                await _rewrite(record, caller, node)
+        raise
 
 
 async def unplug(request: Request, caller: Caller, node: Node) -> None:
     """Release an attachment, hot-plugged or of the pod's own ADD; raise CNIError as DEL does.
 
-    The default network's can't go without its pod.
+    The default network's can't go without its pod, nor can the record that has the runtime's name.
     """
+    ifname = request.args.ifname
     for record in await _runtimes_records(request, node):
-        for made in record.attachments:
-            if made.planned.ifname == request.args.ifname:
-                await _unplug(made, record, request, caller, node)
-                return
+        if made := _attachment(record, ifname):
+            await _unplug(made, record, request, caller, node)
+            return
+        if record.ifname == ifname:
+            raise InvalidEnvironment(f"CNI_IFNAME {ifname}: this name is the whole pod's")
     await delete(request, caller, node)
+
+
+def _attachment(record: Record, ifname: str) -> MadeAttachment | None:
+    """Return the record's network with that interface: an auxiliary chain has a name, but none."""
+    found = (made for made in record.attachments if made.planned.ifname == ifname)
+    return next((made for made in found if not made.planned.auxiliary), None)
 
 
 async def _unplug(
@@ -53,7 +73,11 @@ async def _unplug(
     if errors := await run_all(caller, calls, deadline):
         raise join_errors(errors)
     left = tuple(other for other in record.attachments if other is not made)
-    await _rewrite(replace(record, attachments=left, status=""), caller, node)
+    routes = record.default_routes
+    if routes and routes.ifname == made.planned.ifname:  # they went with it
+        routes = None
+    left_over = replace(record, attachments=left, default_routes=routes, status="")
+    await _rewrite(left_over, caller, node)
 
 
 async def _runtimes_records(request: Request, node: Node) -> list[Record]:
@@ -64,6 +88,7 @@ async def _runtimes_records(request: Request, node: Node) -> list[Record]:
 
 
 async def _rewrite(record: Record, caller: Caller, node: Node) -> None:
+    """Write a record anew: sections appended at each repeat would exceed what is read of it."""
     content = encode_record(record, deadline_s=node.settings.deadlines.delegate)
-    await caller.records.append(record.file_name, content)
+    await caller.records.save(record.file_name, content)
     await node.status.publish(record)

@@ -101,8 +101,9 @@ async def add_network_list(
             if agreed is not None:
                 attachment = await keep(place, agreed.version)
                 if agreed.begun:
-                    await _undo_plugin(caller, attachment, place, sandbox, allowed)
+                    await _undo_plugin(caller, attachment, place, sandbox, deadline)
                 call = add_call(attachment, attachment.config.plugins[place], sandbox, result)
+                allowed = deadline.for_delegate(_where(call))
                 executed = await caller.plugins.exec_plugin(call, allowed.seconds)
         try:
             raise_for_failure(call, executed, allowed)
@@ -168,11 +169,12 @@ async def _ask_versions(
 
 
 async def _undo_plugin(
-    caller: Caller, attachment: PlannedAttachment, place: int, sandbox: Sandbox, allowed: Allowance
+    caller: Caller, attachment: PlannedAttachment, place: int, sandbox: Sandbox, deadline: Deadline
 ) -> None:
     """Run the DEL of a plugin that had begun; raise CNIError."""
     calls = del_calls(attachment, sandbox, None)
     call = calls[len(calls) - 1 - place]
+    allowed = deadline.for_delegate(_where(call))
     raise_for_failure(call, await caller.plugins.exec_plugin(call, allowed.seconds), allowed)
 
 
@@ -197,14 +199,15 @@ async def _run(caller: Caller, call: PluginCall, allowed: Allowance) -> None:
 
 
 async def run_all(
-    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline
+    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline, *, following: int = 0
 ) -> list[CNIError]:
-    """Run calls past every failure and return the failures (DEL, GC: CNI section 4)."""
+    """Run calls past every failure and return the failures (DEL, GC: CNI section 4), time left for
+    the `following` ones that come after them."""
     errors: list[CNIError] = []
     calls = list(calls)
-    for following, call in zip(reversed(range(len(calls))), calls, strict=True):
+    for left, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
-            allowed = deadline.for_rollback(_where(call), following=following)
+            allowed = deadline.for_rollback(_where(call), following=left + following)
             await _run(caller, call, allowed)
         except CNIError as exc:
             errors.append(exc)

@@ -201,7 +201,7 @@ class ConfigurationFiles(Protocol):
         folder; raise CNIError."""
 
     async def exists(self, path: str) -> bool:
-        """Say whether there is such a file."""
+        """Say whether there is such a file; raise CNIError."""
 
 
 class RecordReader(Protocol):

@@ -93,8 +93,8 @@ class Shims:
             return
         network = None if descriptor is None else SandboxSocket(descriptor, self.netlink)
         try:
-            hot_plug = HOT_PLUG_NETWORK.encode() in session.request.stdin
-            if self.place and not hot_plug:
+            hot_plug = _is_hot_plug(session.request.stdin)
+            if self.place and not hot_plug and not _is_check(session):
                 self.place.note(pid)
             await self._serve_session(session, network, pid if hot_plug else None)
         except CallerGone as exc:
@@ -275,6 +275,23 @@ def _request(session: ShimSession, args: CmdArgs) -> Request:
     # so Linux marks a program that was replaced while it runs: the runtime's upgrade
     runtime = frame.runtime.decode(errors="replace").removesuffix(" (deleted)")
     return Request(args=args, stdin=frame.stdin, sandbox=sandbox, runtime=runtime)
+
+
+def _is_check(session: ShimSession) -> bool:
+    """Say whether it may be an operator who asks, by `metaplugin check`, from wherever that is."""
+    environment = decode_environment(session.request.environment)
+    return environment.get("CNI_COMMAND") == Command.CHECK
+
+
+def _is_hot_plug(stdin: bytes) -> bool:
+    """Say whether the configuration's own name says so: it may hold the same word anywhere, as in
+    a pod's annotations, which users write."""
+    if HOT_PLUG_NETWORK.encode() not in stdin:  # nearly always, and cheap
+        return False
+    try:
+        return load_object(stdin, what="configuration").get("name") == HOT_PLUG_NETWORK
+    except CNIError:
+        return False
 
 
 def _naming_pod(error: CNIError, request: Request) -> CNIError:

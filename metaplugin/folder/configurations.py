@@ -50,7 +50,10 @@ class ConfigurationFiles:
         return await self._run(Path(path).exists)
 
     async def _run(self, operation: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, operation)
+        except OSError as exc:  # a path may be longer than any, or on a disk that fails
+            raise IOFailure(f"{exc.filename}: can't be looked at: {exc.strerror}") from exc
 
 
 def _named(name: str, folder: Path) -> NetworkConfigList | None:

@@ -54,18 +54,11 @@ DROPPED = {
     "forceCNIVersion": "metaplugin rewrites nobody's file; versions are negotiated by plugin",
     "overrideNetworkName": "the name stays the one that is in use now",
 }
-# Ours only where this release's daemon.yaml has the key.
-_OPTIONAL = {
-    "defaultNetworks": ("default_networks", "this release attaches no networks to every pod"),
-    "systemNamespaces": ("system_namespaces", "only defaultNetworks needs it"),
-    "readinessindicatorfile": (
-        "readiness_file",
-        "this release waits for no file: an ADD before the default network is ready fails",
-    ),
-    "auxiliaryCNIChainName": (
-        "auxiliary_chain",
-        "this release runs no auxiliary chain: put its plugins into a configuration of their own",
-    ),
+_RENAMED = {
+    "defaultNetworks": "defaultNetworks",
+    "systemNamespaces": "systemNamespaces",
+    "readinessindicatorfile": "readinessFile",
+    "auxiliaryCNIChainName": "auxiliaryChain",
 }
 _TRANSLATED = frozenset(
     (
@@ -96,7 +89,7 @@ def translate(installed: Installation) -> Translation:
     _default_network(installed, made)
     _isolation(installed, made)
     _folders(installed, made)
-    _optional(installed, made)
+    _renamed(installed, made)
     _dropped(installed, made)
     _conflist(installed, made)
     _require_valid(made)
@@ -187,6 +180,11 @@ def _isolation(installed: Installation, made: Translation) -> None:
         names = [name.strip() for name in keys.global_namespaces.split(",")]
         made.daemon["globalNamespaces"] = [name for name in names if name]
         made.daemon_notes.append("globalNamespaces: a list here, no text with commas.")
+    made.daemon["undeclaredCapabilities"] = "warn"
+    made.daemon_notes.append(
+        "undeclaredCapabilities: warn, as Multus starts pods without what no plugin declares. "
+        "metaplugin's own default is to fail them: remove it once no pod has the warning."
+    )
 
 
 def _folders(installed: Installation, made: Translation) -> None:
@@ -227,26 +225,23 @@ def _on_node(path: str) -> str:
     return path.removeprefix(_CONTAINER_ROOT) if path.startswith(f"{_CONTAINER_ROOT}/") else path
 
 
-def _optional(installed: Installation, made: Translation) -> None:
-    for key, (ours, why) in _OPTIONAL.items():
+def _renamed(installed: Installation, made: Translation) -> None:
+    for key, ours in _RENAMED.items():
         if key not in installed.raw:
             continue
-        known = DaemonConfig.model_fields.get(ours)
         if key == "defaultNetworks" and "clusterNetwork" not in made.daemon:
             made.daemon_notes.append(f"{key}: dropped, as Multus ignores it beside delegates.")
-        elif known is None:
-            made.daemon_notes.append(f"{key}: dropped: {why}.")
         else:
             value = installed.raw[key]
-            made.daemon[str(known.alias)] = _on_node(value) if isinstance(value, str) else value
-            made.daemon_notes.append(f"{key}: {known.alias} here.")
+            made.daemon[ours] = _on_node(value) if isinstance(value, str) else value
+            made.daemon_notes.append(f"{key}: {ours} here.")
 
 
 def _dropped(installed: Installation, made: Translation) -> None:
     for key in installed.raw:
         if key in DROPPED:
             made.daemon_notes.append(f"{key}: dropped: {DROPPED[key]}.")
-        elif key not in _TRANSLATED and key not in _OPTIONAL:
+        elif key not in _TRANSLATED and key not in _RENAMED:
             made.daemon_notes.append(f"{key}: dropped: neither Multus nor metaplugin knows it.")
 
 

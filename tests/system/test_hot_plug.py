@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,180 @@ def test_the_socket_is_for_root_alone(recorder: Node) -> None:
 
 def test_without_its_key_there_is_no_second_socket(recording_node: Node) -> None:
     assert not api_socket(recording_node).exists()
+
+
+def test_a_pods_annotations_make_no_hot_plug_of_a_runtimes_request(node: Node) -> None:
+    """CNI-DEL-1, SECURITY: users write them; such a pod is deleted as any other."""
+    pod = node.pod()
+    annotations = {"note": "metaplugin-hot-plug"}
+    runtime = {"io.kubernetes.cri.pod-annotations": annotations}
+    stdin = node.stdin(pod, runtimeConfig=runtime)
+    assert node.add(pod, stdin=stdin).exit_code == 0
+    reply = node.delete(pod, stdin=stdin)
+    assert (reply.exit_code, reply.msg) == (0, "")
+    assert node.records() == node.leases() == []
+
+
+def test_unplugging_takes_no_auxiliary_chain_for_the_interface(recorder: Node) -> None:
+    """MULTUS-36, MULTUS-24: a chain's name is an interface that nobody makes."""
+    node = recorder
+    chain = node.root / "chain"
+    chain.mkdir()
+    tuning = {"type": "noop", "log": str(node.root / "chain.log")}
+    (chain / "10.conf").write_text(json.dumps({"cniVersion": "1.0.0", "name": "x", **tuning}))
+    node.stop()
+    node.daemon_keys["auxiliaryChain"] = "chain"
+    node.start()
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    network = noop_network(node.root, "hot")
+    assert delegate(node, "ADD", pod, network, "net1")[0] == 200
+    assert delegate(node, "DEL", pod, network, "net1") == (200, b"")
+    last = node.noop_calls()[-1]
+    assert (last["command"], json.loads(last["stdin"])["name"]) == ("DEL", "hot")
+    assert [c["command"] for c in node.noop_calls(node.root / "chain.log")] == ["ADD"]
+    assert node.records() == [f"{pod.container_id}@eth0"]
+
+
+def test_the_name_of_the_pods_record_is_no_interface_to_unplug(recorder: Node) -> None:
+    """MULTUS-36, MULTUS-21: a pod that chose its default network may have it under another name;
+    its attachments are the runtime's to release."""
+    node = recorder
+    node.define("chosen", noop_network(node.root, "chosen"))
+    pod = node.pod()
+    choice = json.dumps([{"name": "chosen", "namespace": "default", "interface": "first"}])
+    runtime = {"io.kubernetes.cri.pod-annotations": {"v1.multus-cni.io/default-network": choice}}
+    assert node.add(pod, stdin=node.stdin(pod, runtimeConfig=runtime)).exit_code == 0
+    code, body = delegate(node, "DEL", pod, noop_network(node.root), "eth0")
+    assert code == 400, body
+    assert node.records() == [f"{pod.container_id}@eth0"]
+    assert [call["command"] for call in node.noop_calls()] == ["ADD"]
+
+
+def test_a_name_that_the_pod_has_without_an_interface_is_not_plugged(recorder: Node) -> None:
+    """MULTUS-36: some plugins make no interface (devices for user space); unplugging the name
+    would be the pod's own."""
+    node = recorder
+    node.define("device", noop_network(node.root, "device"))
+    pod = node.pod("device")
+    assert node.add(pod).exit_code == 0
+    code, body = delegate(node, "ADD", pod, noop_network(node.root, "hot"), "net1")
+    assert (code, "net1" in json.loads(body)["msg"]) == (400, True)
+    assert node.records() == [f"{pod.container_id}@eth0"]
+
+
+def test_check_passes_when_the_interface_of_the_default_route_was_unplugged(
+    plugging_node: Node,
+) -> None:
+    """CNI-CHECK, MULTUS-36: what was taken away on demand is no change."""
+    node = plugging_node
+    pod = node.pod('[{"name": "macvlan", "default-route": ["10.91.0.254"]}]')
+    assert node.add(pod).exit_code == 0
+    assert delegate(node, "DEL", pod, hot_network(node), "net1") == (200, b"")
+    reply = node.call("CHECK", pod)
+    assert (reply.exit_code, reply.msg) == (0, "")
+    assert node.delete(pod).exit_code == 0
+
+
+def test_the_policy_holds_for_what_is_plugged(recorder: Node) -> None:
+    """NPWG-56, ROB-5: its configuration is a net-attach-def's, which users write."""
+    node = recorder
+    node.stop()
+    node.daemon_keys["policy"] = {
+        "allowedPlugins": {"default": ["noop"], "*": []},
+        "deniedKeys": ["dataDir"],
+    }
+    node.start()
+    pod, stranger = node.pod(), node.pod(namespace="other")
+    denied = noop_network(node.root, "hot", dataDir="/etc")
+    code, body = delegate(node, "ADD", pod, denied, "hot0")
+    assert (code, "dataDir" in json.loads(body)["msg"]) == (400, True)
+    attributes = {"cni-args": {"dataDir": "/etc"}}
+    code, body = delegate(node, "ADD", pod, noop_network(node.root, "hot"), "hot0", attributes)
+    assert (code, "dataDir" in json.loads(body)["msg"]) == (400, True)
+    code, body = delegate(node, "ADD", stranger, noop_network(node.root, "hot"), "hot0")
+    assert (code, "may not use" in json.loads(body)["msg"]) == (400, True)
+    assert node.noop_calls() == []
+    assert delegate(node, "ADD", pod, noop_network(node.root, "hot"), "hot0")[0] == 200
+
+
+def test_undeclared_capabilities_are_let_pass_where_the_operator_says_so(recorder: Node) -> None:
+    """NPWG-25, MULTUS-36: in a plug as in an annotation."""
+    node = recorder
+    node.stop()
+    node.daemon_keys["undeclaredCapabilities"] = "warn"
+    node.start()
+    asking = {"mac": "02:00:00:00:00:01"}
+    code, body = delegate(node, "ADD", node.pod(), noop_network(node.root), "hot0", asking)
+    assert code == 200, body
+
+
+def test_what_was_plugged_goes_with_its_pod_in_gc(recorder: Node) -> None:
+    """CNI-GC-3, A25.9: the network namespace may stay long after."""
+    node = recorder
+    network = noop_network(node.root, "default-net") | {"cniVersion": "1.1.0"}
+    (node.root / "default.conflist").write_text(json.dumps(network))
+    gone, live = node.pod(), node.pod()
+    for pod in (gone, live):
+        assert node.add(pod).exit_code == 0
+        assert delegate(node, "ADD", pod, network, "hot0")[0] == 200
+    valid = {"cni.dev/valid-attachments": [{"containerID": live.container_id, "ifname": "eth0"}]}
+    reply = node.call("GC", None, stdin=node.stdin(None, "1.1.0", **valid))
+    assert reply.exit_code == 0, reply.stdout
+    assert node.records() == [f"{live.container_id}@eth0", f"{live.container_id}@hot0"]
+    request = json.loads(node.noop_calls()[-1]["stdin"])
+    kept = {(a["containerID"], a["ifname"]) for a in request["cni.dev/valid-attachments"]}
+    assert kept == {(live.container_id, "eth0"), (live.container_id, "hot0")}
+
+
+def test_a_check_by_the_operator_is_no_runtimes_place(recording_node: Node) -> None:
+    """MULTUS-36: `metaplugin check` may be run in the daemon's container."""
+    node = recording_node
+    node.stop()
+    pod, elsewhere = node.pod(), node.pod()
+    enter = ("/usr/bin/nsenter", f"--net={elsewhere.netns}")
+    offer_hot_plug(node, *enter)
+    assert node.add(pod).exit_code == 0
+    assert node.call("CHECK", pod, prefix=enter).code == 101  # no such interface was made
+    assert delegate(node, "ADD", pod, noop_network(node.root, "hot"), "hot0")[0] == 400
+
+
+def test_hot_plugged_plugins_that_hang_leave_time_for_the_pods_own(recorder: Node) -> None:
+    """CNI-DEL-4, A25.9: the default network's DEL is the last, and releases its address."""
+    node = recorder
+    node.stop()
+    node.daemon_keys["deadlines"] = {"requestSeconds": 9, "rollbackSeconds": 1}
+    node.start()
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    for ifname in ("hot0", "hot1"):
+        hanging = noop_network(node.root, ifname, onDEL={"sleep": 60})
+        assert delegate(node, "ADD", pod, hanging, ifname)[0] == 200
+    reply = node.delete(pod)
+    assert reply.exit_code == 1, reply.stdout
+    deleted = [json.loads(c["stdin"])["name"] for c in node.noop_calls() if c["command"] == "DEL"]
+    assert deleted == ["hot1", "hot0", "default-net"]
+    assert node.records() == [f"{pod.container_id}@hot0", f"{pod.container_id}@hot1"]
+
+
+def test_the_status_stays_ours_when_nothing_was_plugged(recorder: Node) -> None:
+    """MULTUS-36: a refused request gives nobody the annotation; its repeats take no
+    room."""
+    node = recorder
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    status, record = node.status(pod), node.root / "state" / "attachments" / node.records()[0]
+    failing, sizes = noop_network(node.root, "failing", onADD={"code": 88, "msg": "no"}), set()
+    for _ in range(3):
+        assert delegate(node, "ADD", pod, failing, "hot0")[0] == 400
+        sizes.add(record.stat().st_size)
+    assert len(sizes) == 1
+    node.kill()
+    written = node.root / "status" / f"default_{pod.name}.yaml"
+    written.unlink()
+    node.restart()
+    deadline = time.monotonic() + 30
+    while not written.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert node.status(pod) == status

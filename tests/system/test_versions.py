@@ -269,3 +269,22 @@ def test_code_1_of_a_plugin_that_speaks_the_version_is_passed_on(recording_node:
     reply = node.add(pod)
     assert (reply.code, "something else" in reply.msg) == (1, True)
     assert (node.records(), len(requests(node, "ADD"))) == ([], 1)
+
+
+def test_a_plugin_that_is_run_again_keeps_the_time_for_undoing_it(recording_node: Node) -> None:
+    """CNI-DEL-6, CNI-SEL-1: what its first run and its DEL took is gone from the request's."""
+    node = recording_node
+    node.stop()
+    node.daemon_keys["deadlines"] = {"requestSeconds": 9, "rollbackSeconds": 4}
+    node.start()
+    old_plugin(node, "oldipam", UP_TO_0_3_1)
+    made_of(
+        node,
+        "noop",
+        ipam={"type": "oldipam"},
+        onADD={"sleep": 3, "code": 1, "msg": "incompatible CNI versions"},
+    )
+    reply = node.add(node.pod(""))
+    assert (reply.exit_code, "was killed" in reply.msg) == (1, True), reply.msg
+    assert [r["cniVersion"] for _, r in requests(node, "DEL")] == ["0.3.1", "0.3.1"]
+    assert node.records() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def named(folder: Path, name: str = "net") -> NetworkConfigList | None:
 def at(path: Path) -> NetworkConfigList:
     with ThreadPoolExecutor(1) as disk:
         return asyncio.run(ConfigurationFiles(disk).at(str(path), own=OUTPUTS))
+
+
+@pytest.mark.parametrize("path", ["/" + "a" * 300, "/" + "a/" * 3000], ids=["name", "path"])
+def test_a_path_that_is_too_long_is_an_error_by_name(path: str) -> None:
+    """MULTUS-18: the runtime's configuration may say any, and it is no defect of ours."""
+    with ThreadPoolExecutor(1) as disk:
+        files = ConfigurationFiles(disk)
+        for look in (files.exists(path), files.at(path, own=OUTPUTS), files.plugins(path)):
+            with pytest.raises(CNIError, match="/a"):
+                asyncio.run(_wait(look))
+
+
+async def _wait(look: Awaitable[object]) -> object:
+    return await look
 
 
 def test_a_list_comes_before_a_single_plugins_however_the_files_sort(tmp_path: Path) -> None:

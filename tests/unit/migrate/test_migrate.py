@@ -87,6 +87,7 @@ def test_a_thick_multus_is_taken_over(tmp_path: Path) -> None:
         "clusterNetwork": "/etc/cni/net.d/10-kindnet.conflist",
         "namespaceIsolation": False,
         "confDir": "/etc/cni/multus/net.d",
+        "undeclaredCapabilities": "warn",
         "logLevel": "info",
     }
     assert conflist["name"] == "multus-cni-network"
