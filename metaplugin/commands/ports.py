@@ -12,6 +12,7 @@ from typing import Protocol
 
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.attachments.default_routes import DefaultRoutes
+from metaplugin.attachments.devices import Allocation
 from metaplugin.attachments.isolation import Isolation
 from metaplugin.attachments.plan import UndeclaredCapabilities
 from metaplugin.attachments.policy import Policy
@@ -154,6 +155,14 @@ class Cluster(Protocol):
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         """Return the definition; raise TryAgainLater, or InvalidNetworkConfig for a malformed
         one."""
+
+
+class Kubelet(Protocol):
+    """What the kubelet has given to the pods of this node."""
+
+    async def allocation(self, pod: PodReference) -> Allocation:
+        """Return the pod's devices, none for a pod without any; raise TryAgainLater when they can't
+        be known."""
 
 
 class Memory(Protocol):
