@@ -172,7 +172,9 @@ def test_what_was_plugged_goes_with_its_pod_though_its_record_is_damaged(
     pod = node.pod("")
     element = {"name": "macvlan", "interface": "hot0"}
     metadata = {
-        "name": pod.name, "namespace": pod.namespace, "uid": pod.uid,
+        "name": pod.name,
+        "namespace": pod.namespace,
+        "uid": pod.uid,
         "annotations": {"k8s.v1.cni.cncf.io/networks": json.dumps([element])},
     }
     node.write_manifest("pod.yaml", {"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
