@@ -28,6 +28,7 @@ _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _BURST_OF = {"ingressBurst": "ingressRate", "egressBurst": "egressRate"}
 _NAMING_KEYS = ("name", "namespace", "interface", "interfaceRequest")
 _NEAR = 0.8  # of difflib's ratio: one letter of three, two of ten
+_NO_GATEWAYS = frozenset({"255.255.255.255", "::"})
 _BANDWIDTH_KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 # What Go's parsers take. Python's also take netmasks, and zones with any character in them: a ';'
@@ -251,7 +252,20 @@ def _plain_ip(item: Any, where: str) -> str:
 
 def _gateways(value: Any, where: str) -> tuple[str, ...]:
     items = _list(value, where)
-    return tuple(_plain_ip(item, f"{where}[{position}]") for position, item in enumerate(items))
+    return tuple(_gateway(item, f"{where}[{position}]") for position, item in enumerate(items))
+
+
+def _gateway(item: Any, where: str) -> str:
+    """Return the address; raise InvalidNetworkConfig for one that is no gateway on any network.
+
+    Whether another one can be reached is known only once the network has given its addresses and
+    routes.
+    """
+    text = _plain_ip(item, where)
+    address = ip_address(text)
+    if address.is_multicast or address.is_loopback or text in _NO_GATEWAYS:
+        raise InvalidNetworkConfig(f"{where}: {text} can't be a gateway")
+    return text
 
 
 def _hardware_address(size: int) -> Callable[[Any, str], str]:
