@@ -26,7 +26,7 @@ UndeclaredCapabilities = Literal["fail", "warn"]
 class PlannedAttachment:
     """One attachment to make. `name` is the network's in status and events; `gateways` is what
     `default-route` asks for: None nothing, () to keep the network's own; `unhonoured` are requests
-    that no plugin declares and that are let pass."""
+    that no plugin declares and that are let pass; `mistyped`, keys that were ignored."""
 
     name: str
     config: NetworkConfigList
@@ -35,6 +35,7 @@ class PlannedAttachment:
     auxiliary: bool = False  # a chain of the operator's, no network: not in network-status
     gateways: tuple[str, ...] | None = None
     unhonoured: tuple[str, ...] = ()
+    mistyped: tuple[str, ...] = ()
 
     @property
     def ifname(self) -> str:
@@ -118,6 +119,7 @@ def selected_attachment(
         runtime=runtime,
         gateways=element.default_route,
         unhonoured=missing,
+        mistyped=element.mistyped,
     )
 
 

@@ -75,9 +75,16 @@ class RuntimeConf:
                 "CNI_CONTAINERID": sandbox.container_id,
                 "CNI_NETNS": sandbox.netns,
                 "CNI_IFNAME": self.ifname,
-                "CNI_ARGS": format_args(self.args),
+                "CNI_ARGS": format_args(self._tolerant() if command == "DEL" else self.args),
             }
         )
+
+    def _tolerant(self) -> ArgPairs:
+        """Return the arguments with IgnoreUnknown, unless it is given: a plugin that refused one of
+        them in ADD, which is the runtime's affair, would refuse it in every DEL."""
+        if not self.args or "IgnoreUnknown" in dict(self.args):
+            return self.args
+        return (("IgnoreUnknown", "true"), *self.args)
 
 
 def secondary_args(args: CmdArgs) -> ArgPairs:

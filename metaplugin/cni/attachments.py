@@ -22,11 +22,16 @@ class Attachment:
 
 
 def parse_valid_attachments(raw: JSONObject) -> tuple[Attachment, ...] | None:
-    """Return the list, None when the configuration has none; raise CNIError for a malformed one."""
-    for key in (VALID_ATTACHMENTS, MISSPELT):
-        if key in raw:
+    """Return the list, None when the configuration has none; raise CNIError for a malformed one.
+
+    null is an empty list: libcni leaves the keys out where its caller gave it no list, and encodes
+    so the list of a caller that has no attachment, which in Go is nil.
+    """
+    given = [key for key in (VALID_ATTACHMENTS, MISSPELT) if key in raw]
+    for key in given:
+        if raw[key] is not None:
             return _attachments(raw[key], key)
-    return None
+    return () if given else None
 
 
 def _attachments(items: Any, key: str) -> tuple[Attachment, ...]:

@@ -53,6 +53,7 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     await _finish_older_record(request, caller, node, deadline)
     await await_readiness(node, deadline)
     plan = await _planned(request, outer, node)
+    _warn_of_mistyped_keys(plan)
     plan = _in_known_versions(plan, await require_plugins(caller.plugins, plan), caller)
     with_netns_check(plan, await network.interface_names())
     record = _new_record(request, outer, plan)
@@ -107,6 +108,12 @@ async def _planned(
         raise TryAgainLater(
             f"the pod's networks could not be learnt within {limit:g} s (deadlines.factsSeconds)"
         ) from exc
+
+
+def _warn_of_mistyped_keys(plan: Sequence[PlannedAttachment]) -> None:
+    for planned in plan:
+        for words in planned.mistyped:
+            log.warning("mistyped key?", extra={"network": planned.name, "selection": words})
 
 
 def _new_record(request: Request, outer: OuterConfig, plan: Sequence[PlannedAttachment]) -> Record:

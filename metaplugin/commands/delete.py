@@ -25,6 +25,8 @@ from metaplugin.wire.frames import NetnsState
 
 log = logging.getLogger(__name__)
 
+_DAMAGED_DETAILS = "an operator who knows that nothing is left of the sandbox may remove it"
+
 
 async def delete(request: Request, caller: Caller, node: Node) -> None:
     """Release everything that the record names; raise CNIError, the record kept, if something
@@ -64,6 +66,12 @@ async def _finish_hot_plugged(
             await finish_record(stored, request, caller, deadline, following=following)
         except CNIError as exc:
             errors.append(exc)
+    for name in await node.records.damaged(request.sandbox.container_id):
+        if name != own:
+            try:
+                await _delete_damaged_plug(name, request, caller, node, deadline)
+            except CNIError as exc:
+                errors.append(exc)
     return errors
 
 
@@ -136,8 +144,31 @@ async def _delete_damaged(
     except CNIError as exc:
         raise TryAgainLater(
             f"the record {name} is damaged, and what it held can't be rebuilt: {exc.msg}",
-            details="an operator who knows that nothing is left of the sandbox may remove it",
+            details=_DAMAGED_DETAILS,
         ) from exc
+    await _run(calls, caller, deadline)
+    await caller.records.forget(name)
+
+
+async def _delete_damaged_plug(
+    name: str, request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> None:
+    """Release what the pod's annotation of now, not of the sandbox's start, has under the damaged
+    record's interface name, and only then give the record up; else answer 11."""
+    ifname = name.partition("@")[2]
+    outer = replace(parse_outer_config(request.stdin), runtime_config={})
+    node = configured(outer, replace(node, cluster=node.recall))
+    try:
+        plan = await plan_attachments(request.args, outer, node)
+    except CNIError:
+        plan = ()
+    plugged = [planned for planned in plan if planned.ifname == ifname and not planned.default]
+    if not plugged:
+        raise TryAgainLater(
+            f"the record {name} is damaged, and the pod's annotation doesn't say what it held",
+            details=_DAMAGED_DETAILS,
+        )
+    calls = [call for planned in plugged for call in del_calls(planned, request.sandbox, None)]
     await _run(calls, caller, deadline)
     await caller.records.forget(name)
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from metaplugin.attachments.calls import del_calls
 from metaplugin.attachments.record import MadeAttachment, Record, encode_record
-from metaplugin.cni.errors import CNIError, InvalidEnvironment, join_errors
+from metaplugin.cni.errors import CNIError, InvalidEnvironment, TryAgainLater, join_errors
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.add import add
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.delete import delete, present_netns
 from metaplugin.commands.libcni import run_all
 from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.wire.container import record_file_name
 
 
 async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
@@ -42,16 +43,35 @@ async def plug(request: Request, caller: Caller, node: Node) -> JSONObject:
 async def unplug(request: Request, caller: Caller, node: Node) -> None:
     """Release an attachment, hot-plugged or of the pod's own ADD; raise CNIError as DEL does.
 
-    The default network's can't go without its pod, nor can the record that has the runtime's name.
+    The default network's can't go without its pod, nor can the record that has the runtime's name,
+    nor, while that record is damaged, what has no record of its own: it may be either.
     """
     ifname = request.args.ifname
-    for record in await _runtimes_records(request, node):
+    records = await _runtimes_records(request, node)
+    if not records:
+        await _require_told_apart(request, node)
+    for record in records:
         if made := _attachment(record, ifname):
             await _unplug(made, record, request, caller, node)
             return
         if record.ifname == ifname:
             raise InvalidEnvironment(f"CNI_IFNAME {ifname}: this name is the whole pod's")
     await delete(request, caller, node)
+
+
+async def _require_told_apart(request: Request, node: Node) -> None:
+    """Raise TryAgainLater where a damaged record may be the pod's own, unless the interface has one
+    that says what it is."""
+    container_id = request.sandbox.container_id
+    damaged = await node.records.damaged(container_id)
+    own = record_file_name(container_id, request.args.ifname)
+    readable = [found.record.file_name for found in await node.records.read_all(container_id)]
+    if damaged and own not in readable:
+        raise TryAgainLater(
+            f"CNI_IFNAME {request.args.ifname}: may be the pod's own, whose record "
+            f"({', '.join(damaged)}) is damaged",
+            details="the interface goes with its pod",
+        )
 
 
 def _attachment(record: Record, ifname: str) -> MadeAttachment | None:

@@ -223,6 +223,9 @@ class RecordReader(Protocol):
         """Return every record, or every one of a sandbox, that can be read; damaged ones are left
         where they are, and logged."""
 
+    async def damaged(self, container_id: str) -> Sequence[str]:
+        """Return the names of a sandbox's records that can't be read; raise IOFailure."""
+
     async def is_forgotten(self, name: str) -> bool:
         """Say whether the record's last DEL has been done."""
 

@@ -66,6 +66,8 @@ class ApiEvents:
                 self._add(record.pod, "Normal", "AddedInterface", _addition(made))
                 if made.planned.unhonoured:
                     self._add(record.pod, "Warning", "CapabilityNotDeclared", _unhonoured(made))
+                for words in made.planned.mistyped:
+                    self._add(record.pod, "Warning", "SelectionKeyIgnored", words)
 
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         reason = _REASONS.get(command)

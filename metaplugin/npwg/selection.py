@@ -7,9 +7,10 @@ pod.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -25,6 +26,9 @@ MAX_BYTES = 256 << 10  # the API server's own limit for all annotations of an ob
 _MAC_BYTES, _GUID_BYTES = 6, 8
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _BURST_OF = {"ingressBurst": "ingressRate", "egressBurst": "egressRate"}
+_NAMING_KEYS = ("name", "namespace", "interface", "interfaceRequest")
+_NEAR = 0.8  # of difflib's ratio: one letter of three, two of ten
+_NO_GATEWAYS = frozenset({"255.255.255.255", "::"})
 _BANDWIDTH_KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 
 # What Go's parsers take. Python's also take netmasks, and zones with any character in them: a ';'
@@ -37,7 +41,8 @@ class NetworkSelectionElement:
     """One selected network and what the pod asks of it; `where` is its place, such as
     `networks[2]`.
 
-    `default_route` is None when the key is absent, () to keep the network's own gateway.
+    `default_route` is None when the key is absent, () to keep the network's own gateway. `mistyped`
+    names, for people, keys that nobody knows and that look like one.
     """
 
     name: str
@@ -53,6 +58,7 @@ class NetworkSelectionElement:
     cni_args: JSONObject | None = None
     device_id: str | None = None
     ipam_claim_reference: str | None = None
+    mistyped: tuple[str, ...] = ()
 
     def capability_args(self) -> dict[str, Any]:
         """Return what becomes runtimeConfig, by capability; only what the element gives."""
@@ -162,8 +168,24 @@ def _json_element(item: Any, where: str, pod_namespace: str) -> NetworkSelection
             "namespace": _namespace(given.get("namespace"), where, pod_namespace),
             "interface": _interface(given, where),
             "where": where,
+            "mistyped": tuple(_mistyped(given, where)),
         }
     )
+
+
+def _mistyped(given: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Yield each key that is a known one but for a letter or two, or for case and hyphens: those
+    without a dot are the standard's own (NPWG 4.1.2.1), so nobody else reads it."""
+    known = {_folded(key): key for key in (*_KEYS, *_NAMING_KEYS)}
+    for key in given:
+        if key in known.values() or "." in key:
+            continue
+        for near in get_close_matches(_folded(key), known, n=1, cutoff=_NEAR):
+            yield f"{where}: the key {_shown(key)} is ignored; {known[near]!r} may be meant"
+
+
+def _folded(key: str) -> str:
+    return key.lower().replace("-", "").replace("_", "")
 
 
 def _namespace(value: Any, where: str, pod_namespace: str) -> str:
@@ -230,7 +252,20 @@ def _plain_ip(item: Any, where: str) -> str:
 
 def _gateways(value: Any, where: str) -> tuple[str, ...]:
     items = _list(value, where)
-    return tuple(_plain_ip(item, f"{where}[{position}]") for position, item in enumerate(items))
+    return tuple(_gateway(item, f"{where}[{position}]") for position, item in enumerate(items))
+
+
+def _gateway(item: Any, where: str) -> str:
+    """Return the address; raise InvalidNetworkConfig for one that is no gateway on any network.
+
+    Whether another one can be reached is known only once the network has given its addresses and
+    routes.
+    """
+    text = _plain_ip(item, where)
+    address = ip_address(text)
+    if address.is_multicast or address.is_loopback or text in _NO_GATEWAYS:
+        raise InvalidNetworkConfig(f"{where}: {text} can't be a gateway")
+    return text
 
 
 def _hardware_address(size: int) -> Callable[[Any, str], str]:

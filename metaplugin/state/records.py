@@ -44,6 +44,10 @@ class RecordFolder:
                 log.error("damaged record", extra={"record": name, "error": str(stored)})
         return [stored for stored in found.values() if isinstance(stored, StoredRecord)]
 
+    async def damaged(self, container_id: str) -> Sequence[str]:
+        found = await self._run(lambda: self._survey(f"{sandbox_file_name(container_id)}@"))
+        return [name for name, stored in found.items() if isinstance(stored, DamagedRecord)]
+
     async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
         """Return every record by name, or why it can't be read; raise IOFailure."""
         return await self._run(lambda: self._survey(""))

@@ -73,6 +73,21 @@ def test_requests_that_were_let_pass_are_told(server: ApiServer, side: Side) -> 
     assert warning["message"].startswith("eth0: no plugin of network cbr0 declares ips, mac;")
 
 
+def test_a_key_that_may_be_mistyped_is_told(server: ApiServer, side: Side) -> None:
+    """NPWG-7: the interface is there, but not as its pod's author meant it."""
+    server.put(pod("a", uid="u"))
+    whole = record("a", "u", extra=False)
+    [made] = whole.attachments
+    planned = replace(made.planned, mistyped=("networks[0]: the key 'ip' is ignored",))
+    side.call(
+        side.connection.events.attached,
+        replace(whole, attachments=(replace(made, planned=planned),)),
+    )
+    _, warning = told(server, 2)
+    assert (warning["type"], warning["reason"]) == ("Warning", "SelectionKeyIgnored")
+    assert warning["message"] == "networks[0]: the key 'ip' is ignored"
+
+
 @pytest.mark.parametrize(
     ("command", "error", "reason", "message"),
     [

@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+DEVICE_EXAMPLES = sorted((ROOT / "examples" / "devices").glob("*.yaml"))
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 DEPLOY = sorted((ROOT / "deploy").glob("*.yaml"))
 RBAC = ROOT / "deploy" / "rbac.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from hypothesis import given
@@ -46,9 +47,15 @@ LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 INTERFACES = st.from_regex(r"[a-z][a-z0-9.@_-]{0,14}", fullmatch=True)
 PLAIN_INTERFACES = st.from_regex(r"[a-z][a-z0-9._-]{0,14}", fullmatch=True)
 ADDRESSES = st.ip_addresses().map(str).filter(lambda text: "%" not in text)
+GATEWAYS = ADDRESSES.filter(lambda text: can_be_a_gateway(ip_address(text)))
 PREFIXES = st.builds("{}/{}".format, ADDRESSES, st.integers(0, 32))
 PORTS = st.integers(1, 65535)
 RATES = st.integers(1, 2**63)
+
+
+def can_be_a_gateway(address: IPv4Address | IPv6Address) -> bool:
+    nowhere = {IPv4Address("255.255.255.255"), IPv6Address("::")}
+    return not (address.is_multicast or address.is_loopback or address in nowhere)
 
 
 def bytes_of(size: int) -> st.SearchStrategy[str]:
@@ -78,7 +85,7 @@ VALID = st.fixed_dictionaries(
         "infiniband-guid": bytes_of(8),
         "portMappings": st.lists(MAPPINGS, min_size=1, max_size=3),
         "bandwidth": BANDWIDTHS,
-        "default-route": st.lists(ADDRESSES, max_size=3),
+        "default-route": st.lists(GATEWAYS, max_size=3),
         "cni-args": st.dictionaries(ANY_TEXT, JSON, max_size=3),
         "deviceID": ANY_TEXT.filter(bool),
         "example.com/foreign": JSON,

@@ -318,3 +318,16 @@ def test_a_delegate_may_answer_in_another_known_version(recording_node: Node) ->
     [entry] = [entry for entry in node.status(pod) if entry["name"] == "default/old"]
     assert (entry["interface"], entry["ips"]) == ("net1", ["10.1.2.3"])
     assert node.delete(pod).exit_code == 0
+
+
+def test_a_mistyped_key_is_ignored_and_told(recording_node: Node) -> None:
+    """NPWG-7: foreign keys are tolerated; in the log it is told which one may be meant."""
+    node = recording_node
+    node.define("extra", noop_network(node.root, "extra"))
+    pod = node.pod('[{"name": "extra", "interfce": "data0"}]')
+    assert node.add(pod).exit_code == 0
+    assert (
+        "networks[0]: the key 'interfce' is ignored; 'interface' may be meant"
+        in node.log.read_text()
+    )
+    assert node.delete(pod).exit_code == 0

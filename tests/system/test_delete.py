@@ -226,3 +226,16 @@ def test_a_vanished_sandbox_is_released_without_its_del(node: Node) -> None:
     assert node.records() == [f"{other.container_id}@eth0"]
     assert len(node.leases()) == 1
     assert node.delete(other).exit_code == 0
+
+
+def test_arguments_that_a_plugin_refused_in_add_do_not_keep_its_del_from_succeeding(
+    node: Node,
+) -> None:
+    """CNI-ENV-8, CNI-DEL-6: without IgnoreUnknown, which is the runtime's to pass, bridge knows no
+    K8S_POD_NAME."""
+    pod = node.pod("macvlan")
+    arguments = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod.name}"
+    reply = node.call("ADD", pod, CNI_ARGS=arguments)
+    assert (reply.exit_code, "unknown args" in reply.msg) == (1, True)
+    assert clean(node)
+    assert node.pod_links(pod) == set()

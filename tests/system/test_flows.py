@@ -400,6 +400,18 @@ def test_gc_without_a_well_formed_list_deletes_nothing(node: Node, valid: object
     assert node.delete(pod).exit_code == 0
 
 
+def test_gc_of_a_runtime_that_has_no_pod_left_releases_what_it_made(recording_node: Node) -> None:
+    """CNI-GC-2, CNI-GC-3: CRI-O at its start, with no sandbox; libcni then sends null."""
+    node = recording_node
+    assert node.add(node.pod("")).exit_code == 0
+    keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
+    collect = node.stdin(None, "1.1.0", **dict.fromkeys(keys))
+    assert b'"cni.dev/valid-attachments": null' in collect
+    assert node.call("GC", None, stdin=collect).exit_code == 0
+    assert node.records() == []
+    assert [call["command"] for call in node.noop_calls()][:2] == ["ADD", "DEL"]
+
+
 def test_gc_is_passed_to_delegates_with_their_own_interface_names(recording_node: Node) -> None:
     """CNI-GC-1, CNI-GC-11."""
     node = recording_node

@@ -159,6 +159,87 @@ def test_what_was_plugged_goes_with_its_pod_later_when_the_daemon_was_away(
     assert node.leases() == []
 
 
+def damage(node: Node, record: str) -> None:
+    (node.root / "state" / "attachments" / record).write_bytes(b"\xff" * 500)
+
+
+def test_what_was_plugged_goes_with_its_pod_though_its_record_is_damaged(
+    plugging_node: Node,
+) -> None:
+    """ROB-7: the controller plugs what somebody has added to the pod's annotation, which the
+    cluster still has; the runtime's own copy is of the sandbox's start."""
+    node = plugging_node
+    pod = node.pod("")
+    element = {"name": "macvlan", "interface": "hot0"}
+    metadata = {
+        "name": pod.name,
+        "namespace": pod.namespace,
+        "uid": pod.uid,
+        "annotations": {"k8s.v1.cni.cncf.io/networks": json.dumps([element])},
+    }
+    node.write_manifest("pod.yaml", {"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
+    assert node.add(pod).exit_code == 0
+    network = macvlan_network(node.root) | {"name": "macvlan"}
+    assert delegate(node, "ADD", pod, network, "hot0")[0] == 200
+    assert node.leases() != []
+    damage(node, f"{pod.container_id}@hot0")
+    assert node.delete(pod).exit_code == 0
+    assert node.pod_links(pod) == set()
+    assert node.records() == node.leases() == []
+
+
+def test_a_damaged_record_that_nothing_says_more_of_is_told_at_the_pods_end(
+    recorder: Node,
+) -> None:
+    """ROB-7: neither forgotten silently nor in the way of the pod's own release."""
+    node = recorder
+    pod = node.pod()
+    assert node.add(pod).exit_code == 0
+    assert delegate(node, "ADD", pod, noop_network(node.root, "hot"), "hot0")[0] == 200
+    name = f"{pod.container_id}@hot0"
+    damage(node, name)
+    for _ in range(2):
+        reply = node.delete(pod)
+        assert (reply.code, name in reply.msg) == (11, True)
+        assert node.records() == [name]
+    assert [call["env"]["CNI_IFNAME"] for call in node.noop_calls()] == ["eth0", "hot0", "eth0"]
+    (node.root / "state" / "attachments" / name).unlink()
+    assert node.delete(pod).exit_code == 0
+
+
+def test_a_plugged_interface_is_unplugged_though_a_record_is_damaged(recorder: Node) -> None:
+    """MULTUS-36, ROB-7: its own, which the request makes up for, or the pod's, which isn't
+    needed."""
+    node = recorder
+    pod = node.pod()
+    network = noop_network(node.root, "hot")
+    assert node.add(pod).exit_code == 0
+    for ifname in ("hot0", "hot1"):
+        assert delegate(node, "ADD", pod, network, ifname)[0] == 200
+    damage(node, f"{pod.container_id}@hot0")
+    assert delegate(node, "DEL", pod, network, "hot0") == (200, b"")
+    damage(node, f"{pod.container_id}@eth0")
+    assert delegate(node, "DEL", pod, network, "hot1") == (200, b"")
+    assert node.records() == [f"{pod.container_id}@eth0"]
+
+
+@pytest.mark.parametrize("ifname", ["eth0", "net1"])
+def test_nothing_of_a_pod_whose_record_is_damaged_is_unplugged(recorder: Node, ifname: str) -> None:
+    """MULTUS-36, ROB-7: a made-up DEL would give the record up, and the pod's own DEL be a success
+    that releases nothing."""
+    node = recorder
+    node.define("extra", noop_network(node.root, "extra"))
+    pod = node.pod("extra")
+    assert node.add(pod).exit_code == 0
+    damage(node, f"{pod.container_id}@eth0")
+    code, body = delegate(node, "DEL", pod, noop_network(node.root, "extra"), ifname)
+    assert (code, "damaged" in json.loads(body)["msg"]) == (400, True)
+    assert [call["command"] for call in node.noop_calls()] == ["ADD", "ADD"]
+    assert node.delete(pod).exit_code == 0
+    assert [call["command"] for call in node.noop_calls()][2:] == ["DEL", "DEL"]
+    assert node.records() == []
+
+
 def test_an_interface_of_the_pods_own_add_is_unplugged(plugging_node: Node) -> None:
     """MULTUS-36: by what its ADD had, though the definition has changed since."""
     node = plugging_node

@@ -94,7 +94,7 @@ def test_del_calls_are_all_there_the_last_attachment_first() -> None:
         "CNI_CONTAINERID": "c1",
         "CNI_NETNS": "/run/netns/a",
         "CNI_IFNAME": "net1",
-        "CNI_ARGS": "A=1",
+        "CNI_ARGS": "IgnoreUnknown=true;A=1",
     }
 
 

@@ -234,9 +234,18 @@ def test_valid_attachments_are_read_under_either_name() -> None:
     assert parse_valid_attachments({}) is None
 
 
+def test_a_null_is_the_empty_list_of_a_caller_in_go_unless_the_other_name_has_one() -> None:
+    """CNI-GC-2: a runtime without pods hands libcni a nil slice; one without a list, no key."""
+    nothing = {"cni.dev/valid-attachments": None, "cni.dev/attachments": None}
+    assert parse_valid_attachments(nothing) == ()
+    items = [{"containerID": "c", "ifname": "eth0"}]
+    expected = (Attachment("c", "eth0"),)
+    assert parse_valid_attachments(nothing | {"cni.dev/attachments": items}) == expected
+
+
 @pytest.mark.parametrize(
     "items",
-    [None, {}, ["x"], [{}], [{"containerID": "c"}], [{"containerID": "../c", "ifname": "eth0"}]],
+    [{}, ["x"], [{}], [{"containerID": "c"}], [{"containerID": "../c", "ifname": "eth0"}]],
     ids=str,
 )
 def test_a_malformed_list_of_valid_attachments_is_refused(items: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,6 +167,12 @@ BAD = [
     ("bandwidth", {"egressBurst": 5, "ingressRate": 5}),
     ("default-route", "10.0.0.1"),
     ("default-route", ["10.0.0.0/24"]),
+    ("default-route", ["127.0.0.1"]),
+    ("default-route", ["10.0.0.1", "224.0.0.1"]),
+    ("default-route", ["255.255.255.255"]),
+    ("default-route", ["::1"]),
+    ("default-route", ["ff02::1"]),
+    ("default-route", ["0::0"]),
     ("default-route", [None]),
     ("default-route", ["fe80::1%eth0"]),
     ("cni-args", []),
@@ -295,3 +302,46 @@ def test_requests_need_a_plugin_that_declares_them(
 def test_a_device_needs_no_capability() -> None:
     config = parse_network_config({"name": "n", "type": "x"}, where="n")
     assert undeclared_capabilities(one(deviceID="0000:01:00.1"), config) == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("interfce", "interface"),
+        ("Interface", "interface"),
+        ("ip", "ips"),
+        ("macs", "mac"),
+        ("defaultRoute", "default-route"),
+        ("infinibandGUID", "infiniband-guid"),
+        ("cni_args", "cni-args"),
+        ("deviceId", "deviceID"),
+        ("portmapping", "portMappings"),
+        ("namspace", "namespace"),
+    ],
+)
+def test_a_key_close_to_a_known_one_is_told_and_ignored(key: str, meant: str) -> None:
+    """NPWG-7: keys without a dot are the standard's, so this one is nobody's."""
+    text = json.dumps([{"name": "a"}, {"name": "b", key: ["x"]}])
+    plain, element = parse_networks_annotation(text, pod_namespace="default")
+    assert plain.mistyped == ()
+    (words,) = element.mistyped
+    assert words == f"networks[1]: the key {key!r} is ignored; {meant!r} may be meant"
+    assert element == replace(plain, name="b", where="networks[1]", mistyped=(words,))
+
+
+@pytest.mark.parametrize("key", ["example.com/ips", "vlan", "node", "priority", "x", "ipam"])
+def test_a_key_that_is_private_or_like_none_is_ignored_silently(key: str) -> None:
+    """NPWG-7: other implementations have keys of their own."""
+    text = json.dumps([{"name": "a", key: ["x"]}])
+    (element,) = parse_networks_annotation(text, pod_namespace="default")
+    assert element.mistyped == ()
+
+
+def test_no_known_key_is_taken_for_a_mistyped_one() -> None:
+    """Nor one that is null, as clients that write every field have it."""
+    text = json.dumps([{"name": "a", "mac": "02:00:00:00:00:01", "interfaceRequest": "x0"}])
+    (element,) = parse_networks_annotation(text, pod_namespace="default")
+    assert element.mistyped == ()
+    text = json.dumps([{"name": "a", "ip": None}])
+    (element,) = parse_networks_annotation(text, pod_namespace="default")
+    assert element.mistyped == ()

@@ -118,9 +118,9 @@ def test_the_text_has_the_layout_of_multus() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_text_is_byte_for_byte_what_multus_writes(case: str) -> None:
     """NPWG-38 to NPWG-48, MULTUS-20 to MULTUS-22. CreateNetworkStatuses of the net-attach-def
-    client 1.7.7, which Multus calls, gave these texts when it was run over the inputs, but for what
-    it loses: unknown keys of device information, and results without an interface in the
-    sandbox."""
+    client 1.7.7 gave these texts when it was run over the inputs, but for what it loses: unknown
+    keys of device information, and results without an interface in the sandbox. Multus itself
+    wasn't run: it has that client as a library, each release in a version of its own."""
     attachments = json.loads((GOLDEN / f"{case}.json").read_text())
     found = [
         entry
