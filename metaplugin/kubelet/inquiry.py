@@ -83,12 +83,16 @@ def _patiently(call: Callable[[float], Any], last: float) -> Any:
     """Return what `call` answers by the moment `last`, in spite of the kubelet's limit; raise
     Unanswered."""
     pause = FIRST_PAUSE_S
+    busy: Unanswered | None = None
     while True:
         now = time.monotonic()
         try:
             return call(max(last - now, 0))
         except Unanswered as exc:
+            if exc.failure is Failure.LATE and busy:
+                raise busy from None  # which says more
             if exc.failure is not Failure.BUSY or now + pause > last:
                 raise
+            busy = exc
         time.sleep(pause)
         pause *= 2

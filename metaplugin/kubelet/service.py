@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.kubelet.messages import message_classes
 
-LONGEST_ANSWER = 16 << 20  # bytes; 1,000 pods with 64 devices each take 8 MiB
+LONGEST_ANSWER = 16 << 20  # bytes; 1,000 pods with 64 devices each take 3 MiB
 LONGEST_REASON = 300  # characters, for the pod's events
 
 _OPTIONS = [

@@ -41,6 +41,7 @@ GetPodResourcesResponse pod_resources:1:PodResources
 """,
 )
 QPS, BURST = 100, 10
+WITHIN_S = 30.0  # for what must come
 
 GetMode = Literal["served", "disabled", "unimplemented"]
 
@@ -96,12 +97,14 @@ class FakeKubelet:
         self.limited = True
         self.padding = 0
         self.asked: list[str] = []
+        self.longest_answer = 0
         self.released = threading.Event()  # ends a delay early
         self._pods: dict[tuple[str, str], Pod] = {}
         self._entries: dict[str, Pod] = {}  # by UID, as the checkpoint has them
         self._tokens, self._filled = float(BURST), time.monotonic()
         self._server: grpc.Server | None = None
         self._lock = threading.Lock()
+        self._called = threading.Condition(self._lock)
         for path in (self.socket, self.checkpoint):
             path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -151,6 +154,15 @@ class FakeKubelet:
             self._entries.pop(pod.uid)
             self._write_checkpoint()
 
+    def exhaust(self) -> None:
+        """Have used up the calls that the rate limit allows at once."""
+        with self._lock:
+            self._tokens, self._filled = -20.0, time.monotonic()
+
+    def wait_for_calls(self, count: int) -> None:
+        with self._called:
+            assert self._called.wait_for(lambda: len(self.asked) >= count, WITHIN_S)
+
     def _methods(self) -> Any:
         called = {"List": self._list, "Get": self._get}
         handlers = {
@@ -166,12 +178,9 @@ class FakeKubelet:
         self._begin("List", context)
         with self._lock:
             pods = [_pod_resources(*name, pod) for name, pod in self._pods.items()]
-        given = {
-            "c": {"vendor.example/other": [Device(id=f"other-{n}", numa=(0,)) for n in range(8)]}
-        }
-        other = _pod_resources("others", "pod", Pod(uid="", containers=given))
-        answer = _MESSAGES["ListPodResourcesResponse"](pod_resources=pods + [other] * self.padding)
-        return self._answer(answer)
+        response = _MESSAGES["ListPodResourcesResponse"]
+        others = response(pod_resources=[_OTHER_POD]).SerializeToString() * self.padding
+        return self._answer(response(pod_resources=pods), others)
 
     def _get(self, request: Any, context: grpc.ServicerContext) -> bytes:
         if self.get == "unimplemented":
@@ -192,6 +201,7 @@ class FakeKubelet:
     def _begin(self, method: str, context: grpc.ServicerContext) -> None:
         with self._lock:
             self.asked.append(method)
+            self._called.notify_all()
             now = time.monotonic()
             self._tokens = min(BURST, self._tokens + (now - self._filled) * QPS)
             self._filled = now
@@ -204,8 +214,10 @@ class FakeKubelet:
         if self.failure is not None:
             context.abort(self.failure, "as the test wants it")
 
-    def _answer(self, message: Any) -> bytes:
-        return self.garbage if self.garbage is not None else bytes(message.SerializeToString())
+    def _answer(self, message: Any, others: bytes = b"") -> bytes:
+        content = message.SerializeToString() + others if self.garbage is None else self.garbage
+        self.longest_answer = max(self.longest_answer, len(content))
+        return content
 
     def _write_checkpoint(self) -> None:
         entries = [
@@ -290,3 +302,10 @@ def _dynamic_resources(namespace: str, claimed: Sequence[Claimed]) -> list[Any]:
             device_name=device.device,
         )
     return list(resources.values())
+
+
+_OTHER_POD = _pod_resources(
+    "others",
+    "pod",
+    Pod(uid="", containers={"c": {"vendor.example/other": [f"other-{n}" for n in range(8)]}}),
+)
