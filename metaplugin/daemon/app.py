@@ -49,6 +49,7 @@ def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: E
         status=side.status,
         events=side.events,
         kubelet=_kubelet(config.kubelet),
+        claims=side.claims,
     )
 
 
