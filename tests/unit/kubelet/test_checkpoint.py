@@ -120,4 +120,4 @@ def test_odd_entries_are_devices_or_unreadable(
         found = devices(tmp_path_factory.getbasetemp(), text)
     except CheckpointUnreadable:
         return
-    assert all(isinstance(each.id, str) and each.container is not None for each in found)
+    assert all(type(each.id) is type(each.container) is str for each in found)
