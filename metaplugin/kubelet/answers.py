@@ -18,7 +18,7 @@ from metaplugin.cni.errors import TryAgainLater
 from metaplugin.kubelet.checkpoint import Checkpoint, CheckpointUnreadable
 
 if TYPE_CHECKING:
-    from metaplugin.kubelet.inquiry import Inquiry
+    from metaplugin.kubelet.inquiry import Inquiry, Listed
 
 log = logging.getLogger(__name__)
 
@@ -66,26 +66,34 @@ class KubeletAnswers:
             self._inquiry = Inquiry(self._places.socket, self._places.timeout_s)
         return self._inquiry
 
-    def _held_against(
-        self, checkpoint: Checkpoint, pod: PodReference, found: Allocation
-    ) -> Allocation:
-        """Return what the service said; raise TryAgainLater if these are another pod's devices."""
-        if not pod.uid or not found.devices:
-            return found
+    def _held_against(self, checkpoint: Checkpoint, pod: PodReference, found: Listed) -> Allocation:
+        """Return what the service said; raise TryAgainLater where the checkpoint says otherwise."""
+        if not pod.uid:
+            return found.allocation
         try:
-            own = {(d.container, d.resource, d.id) for d in checkpoint.devices(pod.uid)}
+            kept = checkpoint.devices(pod.uid)
         except CheckpointUnreadable as exc:
             log.debug("checkpoint not compared", extra={"pod": str(pod), "error": str(exc)})
-            return found
-        for device in found.devices:
-            if (device.container, device.resource, device.id) not in own:
-                raise TryAgainLater(
-                    f"devices of pod {pod} are not known: {found.source} has {device.resource} "
-                    f"{device.id} for it, and the kubelet's checkpoint {self._places.checkpoint} "
-                    f"doesn't, for UID {pod.uid}: it is another pod's of that name",
-                    details="the pod was deleted and made again; the runtime's retry will fit",
-                )
-        return found
+            return found.allocation
+        said = {(d.container, d.resource, d.id) for d in found.allocation.devices}
+        own = {(d.container, d.resource, d.id) for d in kept if d.container in found.containers}
+        where = f"devices of pod {pod} are not known: {found.allocation.source} has"
+        its_checkpoint = f"the kubelet's checkpoint {self._places.checkpoint}, for UID {pod.uid}"
+        if said - own:
+            container, resource, device = min(said - own)
+            raise TryAgainLater(
+                f"{where} {resource} {device} for container {container}, which isn't in "
+                f"{its_checkpoint}: it is another pod's of that name",
+                details="the pod was deleted and made again; the runtime's retry will fit",
+            )
+        if own - said:
+            container, resource, device = min(own - said)
+            raise TryAgainLater(
+                f"{where} no {resource} {device} for container {container}, which is in "
+                f"{its_checkpoint}",
+                details="a kubelet that has just started lists pods before it has read it",
+            )
+        return found.allocation
 
     def _from_checkpoint(
         self, pod: PodReference, checkpoint: Checkpoint, tried: Sequence[str]

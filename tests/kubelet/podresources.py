@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -83,7 +83,9 @@ class FakeKubelet:
 
     `get`: disabled is 1.27 to 1.33 without the feature gate, unimplemented is older. `delay_s`
     holds each answer back, `failure` and `garbage` replace them, `limited` is the rate limit,
-    `padding` adds so many other pods to a List. `asked` has the methods that were called.
+    `padding` adds so many other pods to a List,
+    `forgetful` lists no devices, as a kubelet does until it has read its checkpoint. `asked` has
+    the methods that were called.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,6 +98,7 @@ class FakeKubelet:
         self.garbage: bytes | None = None
         self.limited = True
         self.padding = 0
+        self.forgetful = False
         self.asked: list[str] = []
         self.longest_answer = 0
         self.released = threading.Event()  # ends a delay early
@@ -177,7 +180,7 @@ class FakeKubelet:
     def _list(self, request: Any, context: grpc.ServicerContext) -> bytes:
         self._begin("List", context)
         with self._lock:
-            pods = [_pod_resources(*name, pod) for name, pod in self._pods.items()]
+            pods = [_pod_resources(*name, self._seen(pod)) for name, pod in self._pods.items()]
         response = _MESSAGES["ListPodResourcesResponse"]
         others = response(pod_resources=[_OTHER_POD]).SerializeToString() * self.padding
         return self._answer(response(pod_resources=pods), others)
@@ -195,8 +198,15 @@ class FakeKubelet:
             text = f"pod {name[1]} in namespace {name[0]} not found"
             context.abort(grpc.StatusCode.UNKNOWN, text)
             raise AssertionError
-        answer = _MESSAGES["GetPodResourcesResponse"](pod_resources=_pod_resources(*name, pod))
+        answer = _MESSAGES["GetPodResourcesResponse"](
+            pod_resources=_pod_resources(*name, self._seen(pod))
+        )
         return self._answer(answer)
+
+    def _seen(self, pod: Pod) -> Pod:
+        if not self.forgetful:
+            return pod
+        return replace(pod, containers={name: {} for name in pod.containers})
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> None:
         with self._lock:

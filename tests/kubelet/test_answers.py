@@ -212,6 +212,29 @@ def test_another_pod_of_that_name_does_not_give_its_devices(
     assert asking.allocation(pod(uid="new")).devices == (device("b"),)
 
 
+def test_a_kubelet_that_has_not_read_its_checkpoint_yet_is_not_believed(
+    kubelet: FakeKubelet, asking: Asking
+) -> None:
+    """Seen with 1.36.3: for seconds after its start it lists pods without their devices."""
+    kubelet.admit("default", "p", Pod(uid="u", containers={"app": {NIC: ["a"]}}))
+    kubelet.forgetful = True
+    assert f"has no {NIC} a for container app, which is in" in asking.refusal(pod())
+    kubelet.forgetful = False
+    assert asking.allocation(pod()).devices == (device("a"),)
+
+
+def test_devices_of_ordinary_init_containers_are_the_checkpoints_alone(
+    kubelet: FakeKubelet, asking: Asking
+) -> None:
+    given: dict[str, Resources] = {"app": {NIC: ["a"]}}
+    init: dict[str, Resources] = {"setup": {NIC: ["a", "b"]}}
+    kubelet.admit("default", "p", Pod(uid="u", containers=given, init=init))
+    assert asking.allocation(pod()).devices == (device("a"),)
+    kubelet.stop()
+    found = asking.allocation(pod()).devices
+    assert found == (device("a"), device("a", container="setup"), device("b", container="setup"))
+
+
 def test_without_uid_or_checkpoint_the_kubelets_word_is_enough(
     kubelet: FakeKubelet, asking: Asking
 ) -> None:
