@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,10 +23,8 @@ T = TypeVar("T")
 class Asking:
     """A connection to a kubelet, from `with` on."""
 
-    def __init__(self, kubelet: FakeKubelet, *, timeout_s: float = 5) -> None:
-        places = KubeletPlaces(
-            socket=kubelet.socket, checkpoint=kubelet.checkpoint, timeout_s=timeout_s
-        )
+    def __init__(self, *, socket: Path, checkpoint: Path, timeout_s: float = 5) -> None:
+        places = KubeletPlaces(socket=socket, checkpoint=checkpoint, timeout_s=timeout_s)
         self.connection = KubeletConnection(places)
         self._runner = asyncio.Runner()
 
@@ -74,3 +73,7 @@ def device(
     return AllocatedDevice(
         id=device_id, resource=resource, container=container, numa_nodes=numa_nodes
     )
+
+
+def asking_of(kubelet: FakeKubelet, *, timeout_s: float = 5) -> Asking:
+    return Asking(socket=kubelet.socket, checkpoint=kubelet.checkpoint, timeout_s=timeout_s)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubelet.asking import Asking
+from tests.kubelet.asking import Asking, asking_of
 from tests.kubelet.podresources import FakeKubelet
 
 
@@ -21,5 +21,5 @@ def kubelet() -> Iterator[FakeKubelet]:
 
 @pytest.fixture
 def asking(kubelet: FakeKubelet) -> Iterator[Asking]:
-    with Asking(kubelet) as connection:
+    with asking_of(kubelet) as connection:
         yield connection

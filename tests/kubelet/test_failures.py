@@ -15,7 +15,7 @@ import pytest
 
 from metaplugin.attachments.devices import Allocation
 from metaplugin.attachments.runtime_conf import PodReference
-from tests.kubelet.asking import NIC, Asking, device, pod
+from tests.kubelet.asking import NIC, Asking, asking_of, device, pod
 from tests.kubelet.podresources import Device, FakeKubelet, Pod, Resources
 
 ANONYMOUS = PodReference(namespace="default", name="p")
@@ -66,7 +66,7 @@ def test_the_checkpoint_serves_by_uid_or_the_error_tells_what_was_tried(
     given: Resources = {NIC: ["b", Device(id="a", numa=(1, 0))]}
     kubelet.admit("default", "p", Pod(uid="u", containers={"app": given}))
     sicken(kubelet)
-    with Asking(kubelet, timeout_s=0.5) as asking:
+    with asking_of(kubelet, timeout_s=0.5) as asking:
         began = time.monotonic()
         refusal = asking.refusal(ANONYMOUS)
         unknown = asking.refusal(pod(uid="unknown"))
@@ -112,7 +112,7 @@ def test_one_that_hangs_holds_up_others_for_one_question(kubelet: FakeKubelet) -
         second = asking.connection.allocation(pod("b", "b"))
         return list(await asyncio.gather(first, second))
 
-    with Asking(kubelet, timeout_s=0.5) as asking:
+    with asking_of(kubelet, timeout_s=0.5) as asking:
         sources = [found.source for found in asking.run(scenario(asking))]
     assert sources == [f"checkpoint {kubelet.checkpoint}", f"Get at {kubelet.socket}"]
 
@@ -121,7 +121,7 @@ def test_one_that_hangs_holds_up_others_for_one_question(kubelet: FakeKubelet) -
 def test_what_is_no_kubelet_does_no_harm(kubelet: FakeKubelet, words: bytes) -> None:
     """Also one that takes connections and says nothing."""
     kubelet.stop()
-    with socket.socket(socket.AF_UNIX) as listening, Asking(kubelet, timeout_s=0.5) as asking:
+    with socket.socket(socket.AF_UNIX) as listening, asking_of(kubelet, timeout_s=0.5) as asking:
         listening.bind(str(kubelet.socket))
         listening.listen()
 
@@ -164,5 +164,5 @@ def test_a_checkpoint_that_a_mount_does_not_follow_is_not_believed(
     with kubelet.checkpoint.open("rb") as old:
         kubelet.checkpoint.unlink()
         kubelet.checkpoint.symlink_to(f"/proc/self/fd/{old.fileno()}")
-        with Asking(kubelet) as asking:
+        with asking_of(kubelet) as asking:
             assert "mount its folder instead of the file" in asking.refusal(pod())
