@@ -64,4 +64,9 @@ class KubeletConnection:
         except Exception as exc:  # noqa: BLE001 - raised again by who waits for it
             answers = dict.fromkeys(pods, exc)
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-            answered.get_loop().call_soon_threadsafe(answered.set_result, answers)
+            answered.get_loop().call_soon_threadsafe(_settle, answered, answers)
+
+
+def _settle(answered: asyncio.Future[Answers], answers: Answers) -> None:
+    if not answered.done():  # cancelled with the loop's last tasks
+        answered.set_result(answers)
