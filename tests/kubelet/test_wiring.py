@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from metaplugin.attachments.devices import ClaimedDevice
+from metaplugin.cni.errors import TryAgainLater
+from metaplugin.daemon.cluster import MemoryAlone
 from metaplugin.daemon.config import ConfigurationError, load_config
-from tests.kubelet.asking import NIC
+from tests.k8s.side import Memory
+from tests.kubelet.asking import NIC, pod
 from tests.kubelet.podresources import FakeKubelet, Pod
 
 ASKS = """
@@ -83,3 +88,12 @@ def test_a_mistake_in_its_section_is_told(tmp_path: Path, text: str, message: st
     with pytest.raises(ConfigurationError) as caught:
         load_config(configuration(tmp_path, text))
     assert message in str(caught.value)
+
+
+def test_claims_of_a_cluster_without_credentials_are_not_known() -> None:
+    """Where they could be guessed (`claims` None) there is no API server."""
+    claimed = ClaimedDevice(claim="c", container="app", driver="d", pool="p", device="x")
+    side = MemoryAlone(Memory(), "kubernetes: no usable credentials")
+    assert side.claims is not None
+    with pytest.raises(TryAgainLater, match="default/p: c: not known: kubernetes: no usable"):
+        asyncio.run(side.claims.resolve(pod(), [claimed]))
