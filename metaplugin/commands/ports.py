@@ -12,7 +12,7 @@ from typing import Protocol
 
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.attachments.default_routes import DefaultRoutes
-from metaplugin.attachments.devices import Allocation
+from metaplugin.attachments.devices import Allocation, ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.isolation import Isolation
 from metaplugin.attachments.plan import UndeclaredCapabilities
 from metaplugin.attachments.policy import Policy
@@ -165,6 +165,16 @@ class Kubelet(Protocol):
         be known."""
 
 
+class Claims(Protocol):
+    """What the cluster says of devices that ResourceClaims (DRA) gave to a pod."""
+
+    async def resolve(
+        self, pod: PodReference, claimed: Sequence[ClaimedDevice]
+    ) -> tuple[ResolvedDevice, ...]:
+        """Return what is known of each, in their order; raise TryAgainLater when the claims can't
+        be known."""
+
+
 class Memory(Protocol):
     """Last known copies, for when the cluster can't be asked; losing them costs nothing else."""
 
@@ -284,8 +294,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What is there for all requests. `cluster` is None where no cluster is configured; `recall` is
-    what is known of it without asking, for who must not wait: DEL."""
+    """What is there for all requests. `cluster` is None where no cluster is configured, `claims`
+    where it is no API server; `recall` is what is known of it without asking, for who must not
+    wait: DEL."""
 
     settings: Settings
     cluster: Cluster | None
@@ -294,4 +305,6 @@ class Node:
     records: RecordReader
     status: StatusPublisher
     events: PodEvents
+    kubelet: Kubelet | None = None
+    claims: Claims | None = None
     told: set[str] = field(default_factory=set)  # what an operator need not be told again

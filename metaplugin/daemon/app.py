@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,12 +20,14 @@ from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.ports import Node
 from metaplugin.daemon.cluster import ClusterSide, cluster_side
-from metaplugin.daemon.config import DaemonConfig
+from metaplugin.daemon.config import DaemonConfig, KubeletConfig
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.status import StatusFolder
+from metaplugin.kubelet.answers import KubeletPlaces
+from metaplugin.kubelet.connection import KubeletConnection
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
 
@@ -45,7 +48,18 @@ def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: E
         records=records,
         status=side.status,
         events=side.events,
+        kubelet=_kubelet(config.kubelet),
+        claims=side.claims,
     )
+
+
+def _kubelet(config: KubeletConfig) -> KubeletConnection:
+    # Once imported, grpc's core would write lines of its own into our log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    places = KubeletPlaces(
+        socket=config.socket, checkpoint=config.checkpoint, timeout_s=config.timeout_seconds
+    )
+    return KubeletConnection(places)
 
 
 async def run_daemon(config: DaemonConfig) -> None:

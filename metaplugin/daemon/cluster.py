@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Union
 
+from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.record import Record
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.environment import Command
 from metaplugin.cni.errors import CNIError, TryAgainLater
-from metaplugin.commands.ports import Cluster, KnownPod, Memory
+from metaplugin.commands.ports import Claims, Cluster, KnownPod, Memory
 from metaplugin.commands.remembered import RememberedCluster
 from metaplugin.daemon.config import ConfigurationError, DaemonConfig, KubernetesConfig
 from metaplugin.folder.connection import FolderConnection
@@ -44,6 +45,7 @@ class NoCluster:
 
     cluster: Cluster | None = None
     recall: Cluster | None = None
+    claims: Claims | None = None
     status = events = Unpublished()
 
     def start(self, records: Iterable[Record]) -> None:
@@ -60,7 +62,8 @@ class MemoryAlone(NoCluster):
     """The side of a node whose cluster can't be asked: what is remembered of it."""
 
     def __init__(self, memory: Memory, problem: str) -> None:
-        self.cluster = self.recall = RememberedCluster(_Away(problem), memory)
+        self.claims = _Away(problem)
+        self.cluster = self.recall = RememberedCluster(self.claims, memory)
 
 
 class _Away:
@@ -72,6 +75,12 @@ class _Away:
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         raise TryAgainLater(f"net-attach-def {namespace}/{name} is not known: {self._problem}")
+
+    async def resolve(
+        self, pod: PodReference, claimed: Sequence[ClaimedDevice]
+    ) -> tuple[ResolvedDevice, ...]:
+        names = ", ".join(sorted({each.claim for each in claimed}))
+        raise TryAgainLater(f"ResourceClaims of pod {pod}: {names}: not known: {self._problem}")
 
 
 ClusterSide = Union["ApiConnection", FolderConnection, NoCluster]

@@ -64,6 +64,15 @@ class PolicyConfig(_Section):
     denied_keys: tuple[str, ...] = ()
 
 
+class KubeletConfig(_Section):
+    """Where the kubelet says which devices a pod was given. The checkpoint's folder has to be
+    there, not only the file: the kubelet writes a new one each time."""
+
+    socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    checkpoint: Path = Path("/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint")
+    timeout_seconds: float = Field(default=5, gt=0, le=30)
+
+
 class DelegateApiConfig(_Section):
     """Multus's /healthz and /delegate on a socket, for the dynamic networks controller. `shim` is
     started as the runtime starts it: where the daemon runs elsewhere than the runtime, a command
@@ -92,6 +101,7 @@ class DaemonConfig(_Section):
     namespace_isolation: bool = True
     global_namespaces: tuple[str, ...] = ("default",)
     policy: PolicyConfig = PolicyConfig()
+    kubelet: KubeletConfig = KubeletConfig()
     undeclared_capabilities: UndeclaredCapabilities = "fail"
     delegate_api: DelegateApiConfig | None = None
     deadlines: DeadlinesConfig = DeadlinesConfig()
@@ -147,6 +157,12 @@ def load_config(path: Path) -> DaemonConfig:
         raise ConfigurationError(f"{path}: manifests, kubernetes: one of them is the cluster")
     if config.delegate_api:
         _check_delegate_api(path, config.delegate_api, config.run_dir)
+    for where, place in (
+        ("socket", config.kubelet.socket),
+        ("checkpoint", config.kubelet.checkpoint),
+    ):
+        if not place.is_absolute():
+            raise ConfigurationError(f"{path}: kubelet.{where}: must be an absolute path")
     if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
         raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
     return config
@@ -173,6 +189,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "manifests": ManifestsConfig,
         "kubernetes": KubernetesConfig,
+        "kubelet": KubeletConfig,
         "policy": PolicyConfig,
         "delegateApi": DelegateApiConfig,
         "deadlines": DeadlinesConfig,

@@ -13,7 +13,7 @@ from metaplugin.attachments.record import Record
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.environment import Command
 from metaplugin.cni.errors import CNIError
-from metaplugin.commands.ports import Learner, Memory
+from metaplugin.commands.ports import Claims, Learner, Memory
 from metaplugin.commands.remembered import RememberedCluster
 from metaplugin.folder.manifests import ManifestFolder
 from metaplugin.folder.status import StatusFolder
@@ -33,6 +33,7 @@ class FolderConnection:
         self.cluster = self.recall = RememberedCluster(
             ManifestFolder(manifests, executor, database), database
         )
+        self.claims: Claims | None = None  # ResourceClaims are the API server's
         self.status = StatusFolder(status, executor)
         self.events = self
         self._writing: asyncio.Task[None] | None = None

@@ -13,6 +13,7 @@ from metaplugin.attachments.record import Record
 from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
 from metaplugin.k8s.api import Api
 from metaplugin.k8s.calls import Calls
+from metaplugin.k8s.claims import ApiClaims
 from metaplugin.k8s.cluster import LIVE_TIMEOUT_S, ApiCluster, LiveLookUp, Recall
 from metaplugin.k8s.events import ApiEvents
 from metaplugin.k8s.health import Health
@@ -78,6 +79,7 @@ class ApiConnection:
             ),
             health=health,
         )
+        self.claims = ApiClaims(self._calls, health, node_name, live_s)
         self.status = ApiStatus(self._calls, health, self._pods)
         self.events = ApiEvents(self._calls, self._pods, node_name)
 

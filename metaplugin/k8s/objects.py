@@ -61,17 +61,17 @@ def definitions_of(namespaces: Sequence[str]) -> tuple[Resource[Definition], ...
 
 
 def pod_path(name: Name, subresource: str = "") -> str:
-    namespace, pod = map(_quoted, name)
+    namespace, pod = map(quoted, name)
     return f"/api/v1/namespaces/{namespace}/pods/{pod}{subresource}"
 
 
 def definition_path(name: Name) -> str:
-    namespace, definition = map(_quoted, name)
+    namespace, definition = map(quoted, name)
     return f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}/{definition}"
 
 
 def events_path(namespace: str) -> str:
-    return f"/api/v1/namespaces/{_quoted(namespace)}/events"
+    return f"/api/v1/namespaces/{quoted(namespace)}/events"
 
 
 def slim_pod(item: JSONObject) -> KnownPod:
@@ -106,6 +106,6 @@ def _kept(annotations: Any) -> dict[str, str]:
     return kept or _NONE
 
 
-def _quoted(part: str) -> str:
+def quoted(part: str) -> str:
     """Return a path's segment: names come from CNI_ARGS and annotations, and may not add any."""
     return quote(part, safe="") if part.strip(".") else "%2E"

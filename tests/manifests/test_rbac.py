@@ -19,6 +19,8 @@ NEEDED = {
     ("patch", "", "pods/status"),
     *product(("get", "list", "watch"), ("k8s.cni.cncf.io",), (NETWORKS,)),
     ("create", "", "events"),
+    ("get", "resource.k8s.io", "resourceclaims"),
+    ("list", "resource.k8s.io", "resourceslices"),
 }
 FORBIDDEN = [
     ("update", "", "pods"),
@@ -36,6 +38,10 @@ FORBIDDEN = [
     ("update", "k8s.cni.cncf.io", NETWORKS),
     ("delete", "k8s.cni.cncf.io", NETWORKS),
     ("get", "k8s.cni.cncf.io", "ipamclaims"),
+    ("list", "resource.k8s.io", "resourceclaims"),
+    ("update", "resource.k8s.io", "resourceclaims/status"),
+    ("watch", "resource.k8s.io", "resourceslices"),
+    ("create", "resource.k8s.io", "resourceslices"),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
 ]
 

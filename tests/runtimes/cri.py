@@ -65,20 +65,21 @@ ExecSyncResponse stdout:1:y stderr:2:y exit_code:3:i
 """
 
 
-def _messages() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="cri.proto", package=_PACKAGE, syntax="proto3")
-    for line in _MESSAGES.strip().splitlines():
+def messages(package: str, lines: str) -> dict[str, Any]:
+    """Return the classes of a package's messages, by name, one line each."""
+    file = descriptor_pb2.FileDescriptorProto(name="a.proto", package=package, syntax="proto3")
+    for line in lines.strip().splitlines():
         name, *fields = line.split()
         message = file.message_type.add(name=name)
         for field in fields:
-            _add_field(message, *field.split(":"))
+            _add_field(package, message, *field.split(":"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    found = (pool.FindMessageTypeByName(f"{_PACKAGE}.{m.name}") for m in file.message_type)
+    found = (pool.FindMessageTypeByName(f"{package}.{m.name}") for m in file.message_type)
     return {each.name: message_factory.GetMessageClass(each) for each in found}
 
 
-def _add_field(message: Any, name: str, number: str, kind: str) -> None:
+def _add_field(package: str, message: Any, name: str, number: str, kind: str) -> None:
     field = message.field.add(name=name, number=int(number), label=_FIELD.LABEL_OPTIONAL)
     if kind.startswith("*"):
         kind, field.label = kind[1:], _FIELD.LABEL_REPEATED
@@ -93,9 +94,9 @@ def _add_field(message: Any, name: str, number: str, kind: str) -> None:
                 name=key, number=position, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL
             )
         field.label, field.type = _FIELD.LABEL_REPEATED, _FIELD.TYPE_MESSAGE
-        field.type_name = f".{_PACKAGE}.{message.name}.{entry}"
+        field.type_name = f".{package}.{message.name}.{entry}"
     else:
-        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{package}.{kind}"
 
 
 class Service:
@@ -104,7 +105,7 @@ class Service:
     def __init__(self, socket: str, name: str) -> None:
         self._channel = grpc.insecure_channel(f"unix://{socket}")
         self._name = f"{_PACKAGE}.{name}"
-        self._messages = _messages()
+        self._messages = messages(_PACKAGE, _MESSAGES)
 
     def call(self, method: str, timeout: float = 60, **fields: Any) -> Any:
         request, response = (self._messages[f"{method}{kind}"] for kind in ("Request", "Response"))

@@ -1,0 +1,1 @@
+"""The kubelet of this node: which devices it has given to a pod."""
