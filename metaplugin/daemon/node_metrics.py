@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
@@ -15,12 +13,6 @@ from metaplugin.commands.unattached import RecordSurvey
 from metaplugin.k8s.state import ApiState
 
 SURVEY_S = 30  # every record is read: some 0.2 ms each
-
-
-class ApiSide(Protocol):
-    """The API server as the node sees it."""
-
-    def state(self) -> ApiState: ...
 
 
 class RecordCensus:
@@ -52,32 +44,27 @@ def _record_state(stored: object) -> str:
     return "complete" if stored.record.complete else "incomplete"
 
 
-class NodeCollector(Collector):
-    """Collected by whoever scrapes; `unattached` is None where no pods are watched."""
-
-    def __init__(self, census: RecordCensus, api: ApiSide | None, unattached: int | None) -> None:
-        self._census = census
-        self._api = api
-        self._unattached = unattached
-
-    def collect(self) -> Iterator[Metric]:
-        records = GaugeMetricFamily(
-            "metaplugin_records",
-            "Sandboxes' records on disk: complete, incomplete (an ADD that runs or was given up), "
-            "damaged.",
-            labels=["state"],
+def node_metrics(
+    records_by_state: Mapping[str, int], api: ApiState | None, unattached: int | None
+) -> Iterator[Metric]:
+    """Yield what a scrape finds; `unattached` is None where no pods are watched."""
+    records = GaugeMetricFamily(
+        "metaplugin_records",
+        "Sandboxes' records on disk: complete, incomplete (an ADD that runs or was given up), "
+        "damaged.",
+        labels=["state"],
+    )
+    for state, count in records_by_state.items():
+        records.add_metric([state], count)
+    yield records
+    if unattached is not None:
+        yield GaugeMetricFamily(
+            "metaplugin_pods_without_networks",
+            "Running pods of this node that started without the networks they are to have.",
+            value=unattached,
         )
-        for state, count in self._census.counts.items():
-            records.add_metric([state], count)
-        yield records
-        if self._unattached is not None:
-            yield GaugeMetricFamily(
-                "metaplugin_pods_without_networks",
-                "Running pods of this node that started without the networks they are to have.",
-                value=self._unattached,
-            )
-        if self._api is not None:
-            yield from _api_metrics(self._api.state())
+    if api is not None:
+        yield from _api_metrics(api)
 
 
 def _api_metrics(state: ApiState) -> Iterator[Metric]:

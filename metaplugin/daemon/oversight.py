@@ -16,7 +16,7 @@ from metaplugin.commands.unattached import RecordSurvey, UnattachedPods
 from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.metrics import Metrics
 from metaplugin.daemon.monitoring import Monitoring
-from metaplugin.daemon.node_metrics import NodeCollector, RecordCensus
+from metaplugin.daemon.node_metrics import RecordCensus, node_metrics
 from metaplugin.daemon.probes import Check, PoolCheck, Probes
 from metaplugin.daemon.server import Server
 from metaplugin.k8s.state import ApiState
@@ -52,6 +52,7 @@ class Oversight:
         self._metrics = metrics
         self._api = api = overseen.api
         self._census = RecordCensus(overseen.records)
+        self._scraping = asyncio.Lock()
         self.probes = Probes(live=_live(config, overseen), ready=_ready(overseen))
         self._unattached = None
         if api:
@@ -106,9 +107,13 @@ class Oversight:
         await api.startup_taint(key).remove()
 
     async def _scrape(self) -> bytes:
-        await self._census.refresh()
-        found = None if self._unattached is None else len(self._unattached.found)
-        return self._metrics.exposition(NodeCollector(self._census, self._api, found))
+        async with self._scraping:  # whoever may connect gets no more than one thread's time
+            await self._census.refresh()
+            found = None if self._unattached is None else len(self._unattached.found)
+            api = self._api.state() if self._api else None
+            now = tuple(node_metrics(self._census.counts, api, found))
+            # beside the event loop, on which pods wait
+            return await asyncio.to_thread(self._metrics.exposition, now)
 
 
 def _live(config: DaemonConfig, overseen: Overseen) -> dict[str, Check]:
