@@ -44,7 +44,8 @@ class Metrics:
     """The port Observer, and the registry of all that is measured."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each, which nobody looks at
+        # a second series for each, which nobody looks at
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the library's own
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
