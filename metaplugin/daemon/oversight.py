@@ -36,12 +36,13 @@ STUCK_MARGIN_S = 240
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overseen:
     """What is watched; `pools` are the daemon's threads by what they do, `api` is None where there
-    is no API server."""
+    is no API server, `installed` where nobody keeps the runtime's CNI configuration in place."""
 
     server: Server
     records: RecordSurvey
     pools: Mapping[str, Executor]
     api: ApiConnection | None
+    installed: Check | None = None
 
 
 class Oversight:
@@ -146,7 +147,8 @@ def _ready(overseen: Overseen) -> dict[str, Check]:
     def cluster() -> str:
         return _unlisted(api.state()) if api else ""
 
-    return {"serving": serving, "cluster": cluster}
+    installed = {"cni-configuration": overseen.installed} if overseen.installed else {}
+    return {"serving": serving, "cluster": cluster, **installed}
 
 
 def _unlisted(state: ApiState) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,8 +15,11 @@ from metaplugin.attachments.calls import PluginCall
 from metaplugin.cni.errors import CNIError, DelegateError, TryAgainLater
 from metaplugin.commands.ports import Caller, CallerGone
 from metaplugin.daemon.metrics import MOST_PLUGINS, Metrics
+from metaplugin.daemon.node_metrics import node_metrics
+from metaplugin.k8s.state import ApiState, WatchState
 from metaplugin.wire.frames import Executed, Outcome, Stated, encode_environment
 
+README = Path(__file__).parents[3] / "deploy" / "README.md"
 AFFORDABLE_S = 50e-6  # a request, beside some 3 ms of its own
 
 
@@ -209,3 +214,44 @@ def test_what_a_request_with_two_plugins_pays_is_nothing_beside_its_own_work() -
         return (time.perf_counter() - started) / 200
 
     assert min(cost() for _ in range(20)) < AFFORDABLE_S  # the machine's other work aside
+
+
+WATCH = WatchState(listed=True, objects=7, heard=1700000000.5, alive=True)
+STATE = ApiState(away=True, slow=False, pods=WATCH, definitions=WATCH, statuses=2, events=3)
+
+
+def test_a_scrape_has_how_the_node_stands_too() -> None:
+    metrics = Metrics()
+    text = metrics.exposition(node_metrics({"complete": 4}, STATE, 5)).decode()
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    expected = {
+        ("metaplugin_records", "complete"): 4,
+        ("metaplugin_pods_without_networks",): 5,
+        ("metaplugin_api_up",): 0,
+        ("metaplugin_api_slow",): 0,
+        ("metaplugin_statuses_pending",): 2,
+        ("metaplugin_events_pending",): 3,
+        ("metaplugin_watch_listed", "pods"): 1,
+        ("metaplugin_watched_objects", "net-attach-defs"): 7,
+        ("metaplugin_watch_last_heard_timestamp_seconds", "pods"): 1700000000.5,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_without_an_api_server_nothing_is_said_of_one() -> None:
+    text = Metrics().exposition(node_metrics({}, None, None)).decode()
+    assert not re.search("metaplugin_(api|watch|pods)", text)
+
+
+def test_the_operators_reference_has_every_metric_and_no_other() -> None:
+    metrics = Metrics()
+    text = metrics.exposition(node_metrics({}, STATE, 0)).decode()
+    exposed = set(re.findall(r"^# TYPE (metaplugin_\w+)", text, re.MULTILINE))
+    reference = README.read_text()
+    assert set(re.findall(r"`(metaplugin_\w+)`", reference)) == exposed
+    alerts = set(re.findall(r"metaplugin_\w+", reference)) - exposed
+    assert {name.removesuffix("_bucket") for name in alerts} <= exposed

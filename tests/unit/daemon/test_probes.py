@@ -17,7 +17,7 @@ from metaplugin.daemon.config import DaemonConfig
 from metaplugin.daemon.http import HttpRequest, HttpResponse
 from metaplugin.daemon.metrics import Metrics
 from metaplugin.daemon.oversight import STUCK_MARGIN_S, Overseen, Oversight
-from metaplugin.daemon.probes import PoolCheck, Probes
+from metaplugin.daemon.probes import Check, PoolCheck, Probes
 from metaplugin.daemon.server import Server
 from metaplugin.k8s.state import ApiState, WatchState
 from metaplugin.state.records import RecordFolder
@@ -59,12 +59,18 @@ def server(tmp_path: Path) -> Server:
     return server
 
 
-def probed(server: Server, pool: ThreadPoolExecutor, api: Api | None = None) -> Probes:
+def probed(
+    server: Server,
+    pool: ThreadPoolExecutor,
+    api: Api | None = None,
+    installed: Check | None = None,
+) -> Probes:
     overseen = Overseen(
         server=server,
         records=RecordFolder(server.path.parent, pool),
         pools={"disk": pool},
         api=cast("Any", api),
+        installed=installed,
     )
     config = DaemonConfig.model_validate({"metrics": {"listen": ""}})
     return Oversight(config, overseen, Metrics()).probes
@@ -135,3 +141,14 @@ def test_what_is_missing_is_named(server: Server, pool: ThreadPoolExecutor) -> N
     api = Api(away=False, pods=LISTED, definitions=UNLISTED)
     _, text = ask(probed(server, pool, api), "/readyz")
     assert text == "[-] cluster: not listed yet: net-attach-defs\nfailed\n"
+
+
+def test_pods_get_no_networks_before_the_runtime_has_our_configuration(
+    server: Server, pool: ThreadPoolExecutor
+) -> None:
+    problems = ["it isn't written yet", ""]
+    probes = probed(server, pool, installed=lambda: problems[0])
+    assert ask(probes, "/readyz") == (503, "[-] cni-configuration: it isn't written yet\nfailed\n")
+    assert ask(probes, "/healthz")[0] == 200
+    del problems[0]
+    assert ask(probes, "/readyz")[0] == 200
