@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metaplugin.commands.unattached import RecordSurvey, UnattachedPods
-from metaplugin.daemon.config import DaemonConfig
+from metaplugin.daemon.config import DaemonConfig, KubernetesConfig
 from metaplugin.daemon.metrics import Metrics
 from metaplugin.daemon.monitoring import Monitoring
 from metaplugin.daemon.node_metrics import RecordCensus, node_metrics
@@ -49,7 +49,7 @@ class Oversight:
     """Runs from `start` to `close`; nothing in it keeps a shim from being served."""
 
     def __init__(self, config: DaemonConfig, overseen: Overseen, metrics: Metrics) -> None:
-        self._config = config
+        self._kubernetes = config.kubernetes or KubernetesConfig()
         self._metrics = metrics
         self._api = api = overseen.api
         self._census = RecordCensus(overseen.records)
@@ -72,7 +72,7 @@ class Oversight:
             self._monitoring.start()
         if self._api and self._unattached:
             self._begin(self._watch_unattached(self._api, self._unattached))
-        if self._api and (key := self._kubernetes_key("startup_taint")):
+        if self._api and (key := self._kubernetes.startup_taint):
             self._begin(self._remove_taint(self._api, key))
 
     async def close(self) -> None:
@@ -86,26 +86,30 @@ class Oversight:
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
 
-    def _kubernetes_key(self, name: str) -> str:
-        return getattr(self._config.kubernetes, name, "")
-
     async def _watch_unattached(self, api: ApiConnection, unattached: UnattachedPods) -> None:
-        evicting = self._kubernetes_key("on_missing") == "evict"
         while True:
             try:
                 await unattached.look(time.monotonic())
-                if evicting and self.probes.is_ready():  # or the successor would lack them too
-                    going = await unattached.evict_one(api.evictor, time.monotonic())
-                    if going is not None:
-                        self._metrics.evicted(going=going)
+                if self._kubernetes.on_missing == "evict":
+                    await self._evict_one(api, unattached)
             except Exception:  # a task's root: what it looks for was made by others
                 log.exception("defect")
             await asyncio.sleep(LOOK_S)
 
+    async def _evict_one(self, api: ApiConnection, unattached: UnattachedPods) -> None:
+        if not self.probes.is_ready():  # the successor would lack its networks too
+            return
+        going = await unattached.evict_one(api.evictor, time.monotonic())
+        if going is not None:
+            self._metrics.evicted(going=going)
+
     async def _remove_taint(self, api: ApiConnection, key: str) -> None:
-        while not self.probes.is_ready():  # noqa: ASYNC110 - files and other hosts tell no event
-            await asyncio.sleep(READY_S)
-        await api.startup_taint(key).remove()
+        try:
+            while not self.probes.is_ready():  # noqa: ASYNC110 - files and other hosts tell no event
+                await asyncio.sleep(READY_S)
+            await api.startup_taint(key).remove()
+        except Exception:  # a task's root
+            log.exception("defect")
 
     async def _scrape(self) -> bytes:
         async with self._scraping:  # whoever may connect gets no more than one thread's time
