@@ -15,7 +15,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from metaplugin.attachments.record import StoredRecord
@@ -115,6 +115,8 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     from metaplugin.daemon.metrics import Metrics  # noqa: PLC0415
 
     config, node, metrics = parts.config, parts.node, Metrics()
+    if node.kubelet:
+        node = replace(node, kubelet=metrics.kubelet(node.kubelet))
     shims = Shims(
         node=node,
         netlink=parts.pools["netlink"],

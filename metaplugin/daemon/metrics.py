@@ -26,9 +26,11 @@ from prometheus_client.registry import Collector
 
 from metaplugin import __version__
 from metaplugin.attachments.calls import PluginCall
+from metaplugin.attachments.devices import Allocation
+from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.environment import Command
 from metaplugin.cni.errors import CNIError
-from metaplugin.commands.ports import Caller, CallerGone, PluginRunner, RecordWriter
+from metaplugin.commands.ports import Caller, CallerGone, Kubelet, PluginRunner, RecordWriter
 from metaplugin.wire.frames import Executed, Outcome
 
 # Without extra networks an ADD takes some 10 ms beside its plugins; the kubelet gives it 240 s.
@@ -107,6 +109,12 @@ class Metrics:
             "Records released because their sandbox vanished without a DEL.",
             registry=registry,
         )
+        self._kubelet = Counter(
+            "metaplugin_pod_resources_requests_total",
+            "Pods whose devices were asked of the kubelet: known, unknown (it is tried again).",
+            ["outcome"],
+            registry=registry,
+        )
         self._evictions = Counter(
             "metaplugin_evictions_total",
             "Evictions of pods without their networks (onMissing: evict): accepted, refused.",
@@ -149,6 +157,10 @@ class Metrics:
 
     def reaped(self, records: int) -> None:
         self._reaped.inc(records)
+
+    def kubelet(self, kubelet: Kubelet) -> Kubelet:
+        """Return the kubelet with its answers counted."""
+        return _WatchedKubelet(kubelet, self._kubelet)
 
     def evicted(self, *, going: bool) -> None:
         self._evictions.labels("accepted" if going else "refused").inc()
@@ -199,6 +211,23 @@ class _WatchedPlugins:
 
     async def find_in_path(self, plugin_type: str) -> str:
         return await self.inner.find_in_path(plugin_type)
+
+
+@dataclass(frozen=True, slots=True)
+class _WatchedKubelet:
+    """The port Kubelet, each answer counted."""
+
+    inner: Kubelet
+    answers: Counter
+
+    async def allocation(self, pod: PodReference) -> Allocation:
+        try:
+            found = await self.inner.allocation(pod)
+        except CNIError:
+            self.answers.labels("unknown").inc()
+            raise
+        self.answers.labels("known").inc()
+        return found
 
 
 @dataclass(slots=True)

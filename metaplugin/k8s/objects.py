@@ -71,7 +71,7 @@ def definition_path(name: Name) -> str:
 
 
 def node_path(name: str) -> str:
-    return f"/api/v1/nodes/{_quoted(name)}"
+    return f"/api/v1/nodes/{quoted(name)}"
 
 
 def events_path(namespace: str) -> str:

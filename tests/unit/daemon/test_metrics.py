@@ -12,6 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from metaplugin.attachments.calls import PluginCall
+from metaplugin.attachments.devices import Allocation
+from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError, DelegateError, TryAgainLater
 from metaplugin.commands.ports import Caller, CallerGone
 from metaplugin.daemon.metrics import MOST_PLUGINS, Metrics
@@ -255,3 +257,22 @@ def test_the_operators_reference_has_every_metric_and_no_other() -> None:
     assert set(re.findall(r"`(metaplugin_\w+)`", reference)) == exposed
     alerts = set(re.findall(r"metaplugin_\w+", reference)) - exposed
     assert {name.removesuffix("_bucket") for name in alerts} <= exposed
+
+
+class Kubelet:
+    """Knows one pod's devices."""
+
+    async def allocation(self, pod: PodReference) -> Allocation:
+        if pod.name != "known":
+            raise TryAgainLater("the kubelet hasn't given it its devices yet")
+        return Allocation()
+
+
+def test_what_the_kubelet_knows_is_counted() -> None:
+    metrics = Metrics()
+    kubelet = metrics.kubelet(Kubelet())
+    step(kubelet.allocation(PodReference(namespace="default", name="known")))
+    with pytest.raises(TryAgainLater):
+        step(kubelet.allocation(PodReference(namespace="default", name="new")))
+    for outcome in ("known", "unknown"):
+        assert value(metrics, "metaplugin_pod_resources_requests_total", outcome=outcome) == 1
