@@ -129,11 +129,17 @@ MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPod:
     """What the cluster says of a pod. `uid` is empty when it doesn't say one; `network_status` is
-    the annotation of that name."""
+    the annotation of that name.
+
+    `attached` says that the pod lives on, in a network namespace of its own that has an address;
+    `replaced` that a controller makes another one when it is gone.
+    """
 
     uid: str
     annotations: Mapping[str, str]
     network_status: str = ""
+    attached: bool = False
+    replaced: bool = False
 
     def is_meant_by(self, reference: PodReference) -> bool:
         """Say whether this is the pod that a runtime refers to, and no other of that name.

@@ -12,15 +12,18 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.ports import Node
-from metaplugin.daemon.cluster import ClusterSide, cluster_side
+from metaplugin.daemon.cluster import ClusterSide, NoCluster, cluster_side
 from metaplugin.daemon.config import DaemonConfig, KubeletConfig
+from metaplugin.daemon.observation import Unobserved
 from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.folder.configurations import ConfigurationFiles
@@ -30,6 +33,9 @@ from metaplugin.kubelet.answers import KubeletPlaces
 from metaplugin.kubelet.connection import KubeletConnection
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
+
+if TYPE_CHECKING:
+    from metaplugin.daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -80,20 +86,42 @@ async def run_daemon(config: DaemonConfig) -> None:
         side.start([stored.record for stored in await records.read_all()])
         await side.settle()
         tidying = asyncio.create_task(_keep_tidy(records, side))
-        await _serve(config, wire(config, side, records, disk), netlink, stop)
+        parts = _Parts(
+            config=config,
+            node=wire(config, side, records, disk),
+            records=records,
+            side=side,
+            pools={"disk": disk, "netlink": netlink},
+        )
+        await _serve(parts, stop)
         tidying.cancel()
         await side.close()
     await database.close()
 
 
-async def _serve(
-    config: DaemonConfig, node: Node, netlink: ThreadPoolExecutor, stop: asyncio.Event
-) -> None:
-    gc.freeze()  # what has been imported stays: no collection looks through it again
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What the daemon is made of; `pools` are its threads by what they do."""
+
+    config: DaemonConfig
+    node: Node
+    records: RecordFolder
+    side: ClusterSide
+    pools: Mapping[str, Executor]
+
+
+async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
+    # The metrics' library costs what the one short-lived request of standalone need not pay.
+    from metaplugin.daemon.metrics import Metrics  # noqa: PLC0415
+
+    config, node, metrics = parts.config, parts.node, Metrics()
+    if node.kubelet:
+        node = replace(node, kubelet=metrics.kubelet(node.kubelet))
     shims = Shims(
         node=node,
-        netlink=netlink,
+        netlink=parts.pools["netlink"],
         reaping=ReapSchedule(config.reap_interval_seconds),
+        observer=metrics if config.metrics.address else Unobserved(),
         place=RuntimePlace() if config.delegate_api else None,
     )
     server = Server(path=config.run_dir / "daemon.sock", shims=shims)
@@ -102,11 +130,28 @@ async def _serve(
             "no cluster: neither kubernetes nor manifests is configured, so pods get none of "
             "the networks that only their objects name"
         )
-    async with _delegate_api(config):
+    async with _oversight(parts, server, metrics), _delegate_api(config):
+        gc.freeze()  # what has been imported stays: no collection looks through it again
         log.info("serving", extra={"socket": str(server.path)})
         await server.serve(stop)
         await server.drain(config.deadlines.drain_seconds)
     log.info("stopped")
+
+
+@asynccontextmanager
+async def _oversight(parts: _Parts, server: Server, metrics: Metrics) -> AsyncIterator[None]:
+    """Watch over the daemon, for whoever runs it, while the block runs."""
+    from metaplugin.daemon.oversight import Overseen, Oversight  # noqa: PLC0415 - as Metrics
+
+    api = None if isinstance(parts.side, FolderConnection | NoCluster) else parts.side
+    oversight = Oversight(
+        parts.config,
+        Overseen(server=server, records=parts.records, pools=parts.pools, api=api),
+        metrics,
+    )
+    oversight.start()
+    yield
+    await oversight.close()
 
 
 @asynccontextmanager

@@ -3,18 +3,25 @@ known."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from metaplugin.attachments.isolation import Isolation
 from metaplugin.attachments.plan import UndeclaredCapabilities
 from metaplugin.attachments.policy import Policy
 from metaplugin.commands.ports import Deadlines, Settings
+
+# A label's key, as Kubernetes takes it.
+_TAINT_KEY = (
+    r"^(([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$"
+)
 
 
 class ConfigurationError(Exception):
@@ -41,6 +48,48 @@ class KubernetesConfig(_Section):
     kubeconfig: Path | None = None
     node_name: str = Field(default="", description="else NODE_NAME of the environment, or the host")
     definition_namespaces: tuple[str, ...] = ()
+    on_missing: Literal["report", "evict"] = "report"
+    startup_taint: str = Field(default="", pattern=_TAINT_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; `host` is an IP address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(text: str) -> Address | None:
+    """Return what `ADDRESS:PORT` says, None for "": nothing is to listen."""
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ValueError("must be ADDRESS:PORT, such as 127.0.0.1:9547, or empty")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if (ip_address(bare).version == 6) != (bare != host):
+        raise ValueError("an IPv6 address goes in brackets, an IPv4 address doesn't")
+    return Address(bare, int(port))
+
+
+class MetricsConfig(_Section):
+    """Where /metrics, /healthz and /readyz are served: an IP address and a port, "" for nowhere."""
+
+    listen: str = "127.0.0.1:9547"
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, text: str) -> str:
+        _address(text)
+        return text
+
+    @property
+    def address(self) -> Address | None:
+        return _address(self.listen)
 
 
 class DeadlinesConfig(_Section):
@@ -104,6 +153,7 @@ class DaemonConfig(_Section):
     kubelet: KubeletConfig = KubeletConfig()
     undeclared_capabilities: UndeclaredCapabilities = "fail"
     delegate_api: DelegateApiConfig | None = None
+    metrics: MetricsConfig = MetricsConfig()
     deadlines: DeadlinesConfig = DeadlinesConfig()
     reap_interval_seconds: float = Field(default=60, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -192,6 +242,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "kubelet": KubeletConfig,
         "policy": PolicyConfig,
         "delegateApi": DelegateApiConfig,
+        "metrics": MetricsConfig,
         "deadlines": DeadlinesConfig,
     }
     section = sections[str(location[-1])] if location else DaemonConfig

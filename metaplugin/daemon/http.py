@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a unix socket, for root alone: h11 reads and writes the protocol, asyncio the bytes.
+"""HTTP/1.1 on a listening socket: h11 reads and writes the protocol, asyncio the bytes.
 
 One request of a connection is under way at a time; sizes, times and connections are bounded.
 """
@@ -32,6 +32,7 @@ class HttpRequest:
     method: str
     path: str
     body: bytes
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +54,30 @@ class _BadRequest(Exception):
 Respond = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take."""
+
+    body: int = MAX_BODY
+    idle_s: float = IDLE_S
+
+
 @dataclass(slots=True, kw_only=True)
 class HttpServer:
-    """Answers requests on a listening socket by `respond`, until it is closed."""
+    """Answers requests on a listening socket by `respond`, until it is closed. A unix socket is
+    root's alone. A client too many is let in at the cost of who has been idle for longest."""
 
     respond: Respond
+    limits: Limits = Limits()
     _listener: asyncio.Server | None = None
     _busy: set[asyncio.Task[None]] = field(default_factory=set)
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: dict[asyncio.Task[None], None] = field(default_factory=dict)  # oldest first
 
     async def start(self, listener: socket.socket) -> None:
-        self._listener = await asyncio.start_unix_server(self._connected, sock=listener)
+        start = (
+            asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
+        )
+        self._listener = await start(self._connected, sock=listener)
 
     async def close(self, limit_s: float) -> None:
         """Accept nothing more, and wait for the answers under way, at most `limit_s`."""
@@ -78,21 +92,32 @@ class HttpServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS or _peer_uid(writer) != 0:
+        if task is None or not _is_admitted(writer) or not self._has_room():
             log.error("refused an HTTP client: it isn't root, or one too many")
             writer.close()
             return
-        self._connections.add(task)
+        self._connections[task] = None
         try:
-            await self._serve(_Connection(reader, writer), task)
+            await self._serve(_Connection(reader, writer, self.limits), task)
         except (OSError, EOFError, TimeoutError, asyncio.CancelledError) as exc:
             log.debug("HTTP connection ended", extra={"error": repr(exc)})
         except Exception:
             log.exception("defect")
         finally:
             self._busy.discard(task)
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
+
+    def _has_room(self) -> bool:
+        """Say whether one more can be served, having closed the oldest idle connection for it."""
+        if len(self._connections) < MAX_CONNECTIONS:
+            return True
+        oldest = next((task for task in self._connections if task not in self._busy), None)
+        if oldest is None:
+            return False
+        del self._connections[oldest]
+        oldest.cancel()
+        return True
 
     async def _serve(self, connection: _Connection, task: asyncio.Task[None]) -> None:
         while (request := await self._received(connection)) is not None:
@@ -107,6 +132,8 @@ class HttpServer:
             self._busy.discard(task)
             if not connection.start_next():
                 return
+            if task in self._connections:
+                self._connections[task] = self._connections.pop(task)
 
     async def _received(self, connection: _Connection) -> HttpRequest | None:
         try:
@@ -119,24 +146,29 @@ class HttpServer:
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits
+    ) -> None:
+        self._limits = limits
         self._reader = reader
         self._writer = writer
+        self._bodiless = False  # the answer to a HEAD
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_LIMIT)
 
     async def receive(self) -> HttpRequest | None:
         """Return the next request, None when there is none to come; raise _BadRequest."""
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(self._limits.idle_s):
                 head = await self._event()
             if not isinstance(head, h11.Request):
                 return None
+            self._bodiless = head.method == b"HEAD"
             async with asyncio.timeout(REQUEST_S):
                 body = await self._body()
         except h11.RemoteProtocolError as exc:
             raise _BadRequest(exc.error_status_hint, str(exc)) from exc
-        path = head.target.decode(errors="replace").partition("?")[0]
-        return HttpRequest(method=head.method.decode(), path=path, body=body)
+        path, _, query = head.target.decode(errors="replace").partition("?")
+        return HttpRequest(method=head.method.decode(), path=path, body=body, query=query)
 
     async def send(self, response: HttpResponse) -> None:
         """Send an answer; raise OSError or TimeoutError where it can't be delivered."""
@@ -146,7 +178,7 @@ class _Connection:
         ]
         events = (
             h11.Response(status_code=response.status, headers=headers),
-            h11.Data(data=response.body),
+            h11.Data(data=b"" if self._bodiless else response.body),
             h11.EndOfMessage(),
         )
         for event in events:
@@ -166,8 +198,8 @@ class _Connection:
         body = bytearray()
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
-            if len(body) > MAX_BODY:
-                raise _BadRequest(413, f"a body may have {MAX_BODY} bytes")
+            if len(body) > self._limits.body:
+                raise _BadRequest(413, f"a body may have {self._limits.body} bytes")
         if not isinstance(event, h11.EndOfMessage):
             raise EOFError("the client closed within its request")
         return bytes(body)
@@ -181,7 +213,11 @@ class _Connection:
         return event
 
 
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
+def _is_admitted(writer: asyncio.StreamWriter) -> bool:
+    """Say whether the peer is root; over TCP, where that can't be told, everybody is let in."""
     peer = writer.get_extra_info("socket")
+    if peer.family != socket.AF_UNIX:
+        return True
     size = struct.calcsize("3i")
-    return int(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
+    _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid) == 0

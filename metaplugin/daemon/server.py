@@ -29,6 +29,7 @@ from metaplugin.commands.reap import reap
 from metaplugin.commands.status import status
 from metaplugin.commands.versions import PluginVersions
 from metaplugin.daemon.logs import bound
+from metaplugin.daemon.observation import Observer, Unobserved
 from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.netlink.sandbox import SandboxSocket
 from metaplugin.runner.session import ShimSession, open_session
@@ -74,6 +75,7 @@ class Shims:
     node: Node
     netlink: Executor
     reaping: ReapSchedule
+    observer: Observer = field(default_factory=Unobserved)
     versions: PluginVersions = field(default_factory=PluginVersions)
     place: RuntimePlace | None = None  # where hot-plug is offered
 
@@ -115,12 +117,14 @@ class Shims:
         environment = decode_environment(session.request.environment)
         names = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME")
         command, container_id, ifname = (environment.get(name, "") for name in names)
-        caller = Caller(
-            plugins=session,
-            records=session,
-            locks=session,
-            network=network,
-            versions=self.versions,
+        caller = self.observer.caller(
+            Caller(
+                plugins=session,
+                records=session,
+                locks=session,
+                network=network,
+                versions=self.versions,
+            )
         )
         with bound(command=command, container_id=container_id, interface=ifname):
             if notes := session.request.notes:
@@ -144,16 +148,18 @@ class Shims:
     ) -> bool:
         """Answer by the command's flow; return whether that arrived: an ADD is undone otherwise."""
         try:
-            request = _request(session, parse_environment(environment))
-            if plugging is not None and self.place:
-                self.place.require(plugging)
-            flows = FLOWS if plugging is None else HOT_PLUG_FLOWS
-            result = await self._run(flows[request.args.command], request, caller)
+            with self.observer.request(environment.get("CNI_COMMAND", ""), caller):
+                request = _request(session, parse_environment(environment))
+                if plugging is not None and self.place:
+                    self.place.require(plugging)
+                flows = FLOWS if plugging is None else HOT_PLUG_FLOWS
+                result = await self._run(flows[request.args.command], request, caller)
         except CNIError as exc:
             return await session.answer(1, _error(exc, session.request.stdin))
         delivered = await session.answer(0, b"" if result is None else dump(result) + b"\n")
         if not delivered and request.args.command is Command.ADD:
             log.warning("the result could not be delivered; undoing the ADD")
+            self.observer.undelivered()
             await delete(request, caller, self.node)
         return delivered
 
@@ -188,6 +194,7 @@ class Shims:
         with bound(command="reap"):
             if released := await reap(caller, self.node):
                 log.info("released left-over records", extra={"records": released})
+                self.observer.reaped(released)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,21 +203,36 @@ class Server:
 
     path: Path
     shims: Shims
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    draining: bool = False
+    _identity: int = 0  # of the socket's file
+    _tasks: dict[asyncio.Task[None], float] = field(default_factory=dict)  # began when
+
+    def oldest_s(self) -> float:
+        """Return for how long the oldest request has been under way, 0 where there is none."""
+        return max((time.monotonic() - began for began in self._tasks.values()), default=0.0)
+
+    def socket_problem(self) -> str:
+        """Return why shims can't reach this daemon, "" when they can."""
+        try:
+            ours = self.path.stat().st_ino == self._identity
+        except OSError as exc:
+            return f"{self.path}: {exc.strerror}"
+        return "" if ours else f"{self.path} is another daemon's"
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then accept nothing more. Raise OSError if the socket can't be
         made."""
         listener = _listen(self.path)
-        identity = self.path.stat().st_ino
+        self._identity = self.path.stat().st_ino
         accepting = asyncio.create_task(self._accept(listener))
         try:
             await stop.wait()
         finally:
+            self.draining = True
             accepting.cancel()
             with contextlib.suppress(FileNotFoundError):
                 # a newer daemon's socket is not ours to remove
-                if self.path.stat().st_ino == identity:
+                if self.path.stat().st_ino == self._identity:
                     self.path.unlink()
             listener.close()
 
@@ -230,8 +252,8 @@ class Server:
                 await asyncio.sleep(0.1)
                 continue
             task = asyncio.create_task(self.shims.serve(connection))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = time.monotonic()
+            task.add_done_callback(self._tasks.pop)
 
 
 def _listen(path: Path) -> socket.socket:

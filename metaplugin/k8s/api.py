@@ -55,17 +55,26 @@ class ApiGarbled(ApiAway):
 
 
 class ApiRefused(Exception):
-    """The API server's answer is an error: HTTP `status`, its message, seconds to stay away."""
+    """The API server's answer is an error: HTTP `status`, its message, seconds to stay away;
+    `budget` where a PodDisruptionBudget says so."""
 
-    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        budget: bool = False,
+    ) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.retry_after = retry_after
+        self.budget = budget
 
     @property
     def is_overload(self) -> bool:
         """Whether the server can't serve now, rather than won't serve this."""
-        return self.status == 429 or self.status >= 500
+        return (self.status == 429 and not self.budget) or self.status >= 500
 
 
 class ApiUnconfigured(Exception):
@@ -197,12 +206,22 @@ class Api:
 
 def _refusal(response: urllib3.HTTPResponse) -> ApiRefused:
     try:
-        message = str(_object(response.data).get("message") or response.reason)
+        said = _object(response.data)
     except (ApiAway, urllib3.exceptions.HTTPError):
-        message = str(response.reason)
+        said = {}
+    message = str(said.get("message") or response.reason)
     after = response.headers.get("Retry-After", "")
     seconds = min(float(after), LONGEST_RETRY_AFTER_S) if re.fullmatch(r"\d{1,9}", after) else None
-    return ApiRefused(response.status, message, seconds)
+    return ApiRefused(response.status, message, seconds, budget=_is_budgets(said))
+
+
+def _is_budgets(status: JSONObject) -> bool:
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return any(
+        isinstance(cause, dict) and cause.get("reason") == "DisruptionBudget"
+        for cause in causes or ()
+    )
 
 
 def _events(response: urllib3.HTTPResponse) -> Iterator[JSONObject]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from metaplugin.attachments.record import Record
 from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
@@ -16,6 +17,7 @@ from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.claims import ApiClaims
 from metaplugin.k8s.cluster import LIVE_TIMEOUT_S, ApiCluster, LiveLookUp, Recall
 from metaplugin.k8s.events import ApiEvents
+from metaplugin.k8s.eviction import ApiEvictor
 from metaplugin.k8s.health import Health
 from metaplugin.k8s.objects import (
     Definition,
@@ -27,11 +29,15 @@ from metaplugin.k8s.objects import (
     slim_pod,
 )
 from metaplugin.k8s.reflector import Reflector
+from metaplugin.k8s.state import ApiState, WatchState
 from metaplugin.k8s.status import ApiStatus
 from metaplugin.k8s.store import Store
+from metaplugin.k8s.taint import StartupTaint
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SETTLE_S = 0.5  # a server that is well lists in less
 
@@ -61,12 +67,14 @@ class ApiConnection:
         definitions = definitions_of(definition_namespaces)
         self._pods: Store[KnownPod] = Store((pods,), self._pods_changed)
         self._definitions: Store[Definition] = Store(definitions, self._definitions_changed)
+        self._pod_reflector = Reflector(api, health, pods, partial(self._pods.deliver, pods))
+        self._definition_reflectors = [
+            Reflector(api, health, each, partial(self._definitions.deliver, each))
+            for each in definitions
+        ]
         self._reflectors: list[Reflector[KnownPod] | Reflector[Definition]] = [
-            Reflector(api, health, pods, partial(self._pods.deliver, pods)),
-            *(
-                Reflector(api, health, each, partial(self._definitions.deliver, each))
-                for each in definitions
-            ),
+            self._pod_reflector,
+            *self._definition_reflectors,
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._taught: dict[Name, KnownPod] = {}
@@ -82,6 +90,8 @@ class ApiConnection:
         self.claims = ApiClaims(self._calls, health, node_name, live_s)
         self.status = ApiStatus(self._calls, health, self._pods)
         self.events = ApiEvents(self._calls, self._pods, node_name)
+        self.evictor = ApiEvictor(self._calls, self.events)
+        self._node_name = node_name
 
     def start(self, records: Iterable[Record]) -> None:
         """Follow the server from now on, and take up the statuses of live records."""
@@ -93,6 +103,25 @@ class ApiConnection:
         ]
         for reflector in self._reflectors:
             reflector.start()
+
+    def pods(self) -> Mapping[Name, KnownPod]:
+        """Return this node's pods, none before they have been listed."""
+        return self._pods.all() if self._pods.synced.is_set() else {}
+
+    def startup_taint(self, key: str) -> StartupTaint:
+        """Return this node's taints of that key."""
+        return StartupTaint(self._calls, self._node_name, key)
+
+    def state(self) -> ApiState:
+        """Say how things stand now."""
+        return ApiState(
+            away=self._health.away,
+            slow=self._health.slow,
+            pods=_watch_state(self._pods, [self._pod_reflector]),
+            definitions=_watch_state(self._definitions, self._definition_reflectors),
+            statuses=self.status.missing(),
+            events=self.events.waiting,
+        )
 
     async def settle(self) -> None:
         """Give the server a moment to say what there is, so that the first pods need no last known
@@ -164,6 +193,16 @@ class ApiConnection:
         else:
             log.info("the Kubernetes API answers again")
             self.status.look_at_all()
+
+
+def _watch_state(store: Store[T], reflectors: Sequence[Reflector[T]]) -> WatchState:
+    """Return how a collection stands, by the worst of its parts."""
+    return WatchState(
+        listed=store.synced.is_set(),
+        objects=store.count,
+        heard=min(reflector.heard for reflector in reflectors),
+        alive=all(reflector.alive for reflector in reflectors),
+    )
 
 
 def _same(new: KnownPod | None, old: KnownPod | None) -> bool:

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cachetools import TTLCache
@@ -38,6 +39,7 @@ READS_ROLES_S = 10  # so long a server that has just started may refuse what it 
 _NOT_ALLOWED = frozenset({401, 403})
 TIMEOUT_S = 10
 MESSAGE_LIMIT = 1024  # the server's own, in characters
+_EVICTED = "evicted, so that its successor gets its networks (onMissing: evict)"
 _REASONS = {Command.ADD: "FailedAddingInterface", Command.DEL: "FailedRemovingInterface"}
 
 
@@ -80,6 +82,19 @@ class ApiEvents:
         if key not in self._told:
             self._told[key] = True
             self._add(pod, "Warning", reason, message)
+
+    def unattached(self, pod: PodReference, lacking: Sequence[str]) -> None:
+        """Tell that a running pod has never got these networks."""
+        self._add(pod, "Warning", "NetworksNotAttached", _unattached(lacking))
+
+    def evicted(self, pod: PodReference) -> None:
+        """Tell why a pod was evicted."""
+        self._add(pod, "Normal", "EvictedForNetworks", _EVICTED)
+
+    @property
+    def waiting(self) -> int:
+        """How many are still to be written."""
+        return len(self._waiting)
 
     async def keep_writing(self) -> None:
         """Write what waits; runs until it is cancelled."""
@@ -149,6 +164,14 @@ class ApiEvents:
 def _event_name(pod: PodReference) -> str:
     """Return a name that is no other event's; an object's has at most 253 characters."""
     return f"{pod.name[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
+
+
+def _unattached(lacking: Sequence[str]) -> str:
+    return (
+        "the pod runs without the networks that it is to have, since it started when metaplugin "
+        "was not yet in place on this node. Delete the pod, and its successor gets them. It "
+        f"lacks: {', '.join(lacking)}"
+    )
 
 
 def _unhonoured(made: MadeAttachment) -> str:

@@ -70,6 +70,10 @@ def definition_path(name: Name) -> str:
     return f"{_GROUP}/namespaces/{namespace}/{_DEFINITIONS}/{definition}"
 
 
+def node_path(name: str) -> str:
+    return f"/api/v1/nodes/{quoted(name)}"
+
+
 def events_path(namespace: str) -> str:
     return f"/api/v1/namespaces/{quoted(namespace)}/events"
 
@@ -81,7 +85,22 @@ def slim_pod(item: JSONObject) -> KnownPod:
         uid=str(metadata.get("uid") or ""),
         annotations={k: v for k, v in annotations.items() if k != STATUS_ANNOTATION},
         network_status=annotations.get(STATUS_ANNOTATION, ""),
+        attached=_is_attached(item),
+        replaced=any(
+            owner.get("controller") and owner.get("kind") != "Node"  # a mirror pod's
+            for owner in metadata.get("ownerReferences") or ()
+        ),
     )
+
+
+def _is_attached(item: JSONObject) -> bool:
+    """Say whether the pod lives in a network namespace of its own: the kubelet tells an address as
+    soon as the sandbox has one, while init containers run too."""
+    status, spec = item.get("status") or {}, item.get("spec") or {}
+    over = status.get("phase") in ("Succeeded", "Failed") or item["metadata"].get(
+        "deletionTimestamp"
+    )
+    return bool(status.get("podIP")) and not over and not spec.get("hostNetwork")
 
 
 def slim_definition(item: JSONObject) -> Definition:

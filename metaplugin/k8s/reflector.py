@@ -67,7 +67,8 @@ class Batch(Generic[T]):
 
 
 class Reflector(Generic[T]):
-    """One collection's follower. `deliver` is called in its thread, with one batch at a time."""
+    """One collection's follower. `deliver` is called in its thread, with one batch at a time.
+    `heard` is when the server last said something of it, a bookmark included (0: not yet)."""
 
     def __init__(
         self,
@@ -83,8 +84,13 @@ class Reflector(Generic[T]):
         self._version = ""
         self._delay = FIRST_DELAY_S
         self._complaint = ""
+        self.heard = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name=resource.path, daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -142,6 +148,7 @@ class Reflector(Generic[T]):
         asked = time.monotonic()
         page = self._api.call("GET", self._resource.path, query=query, timeout_s=LIST_TIMEOUT_S)
         self._health.answered(time.monotonic() - asked)
+        self.heard = time.time()
         return page
 
     def _watch(self) -> None:
@@ -158,6 +165,7 @@ class Reflector(Generic[T]):
             self._health.answered(time.monotonic() - asked)
             self._complaint = ""
             for event in events:
+                self.heard = time.time()
                 self._take(event)
                 if self._stop.is_set():
                     return

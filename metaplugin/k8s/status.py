@@ -87,6 +87,10 @@ class ApiStatus:
             if name in self._wanted and self._pods.synced.is_set():
                 self._begin(name)
 
+    def missing(self) -> int:
+        """Return how many wanted statuses aren't on their pods (yet)."""
+        return sum(self._target(name) is not None for name in self._wanted)
+
     def look_at_all(self) -> None:
         """Look at every wanted status: after the pods have been listed, or the server is back."""
         self.pods_changed(list(self._wanted))

@@ -43,6 +43,10 @@ class Store(Generic[T]):
         seen = self._objects.get(name)
         return seen.value if seen else None
 
+    @property
+    def count(self) -> int:
+        return len(self._objects)
+
     def all(self) -> dict[Name, T]:
         return {n: seen.value for n, seen in self._objects.items() if seen.value is not None}
 

@@ -79,15 +79,17 @@ static void send_request(struct call *call) {
     buf_free(&environment);
 }
 
-/* Whether a DEL needs thought: the record, which has its calls, is damaged. */
-static bool record_is_damaged(const struct call *call) {
-    char name[300];
+/* Whether a DEL needs thought: the record, which has its calls, is damaged; or there never was one, so what the default
+ * network gave to a pod that is older than we has to be found out. */
+static bool needs_thought(const struct call *call) {
+    char name[300], tombstone[PATH_MAX + 320];
     struct buf file = {0};
     struct blob payload;
     record_name(name, call->id, call->ifname);
     int error = record_load(call->conf.state_dir, name, &file, &payload);
     buf_free(&file);
-    return error == EBADMSG;
+    snprintf(tombstone, sizeof tombstone, "%s/tombstones/%s", call->conf.state_dir, name);
+    return error == EBADMSG || (error == ENOENT && access(tombstone, F_OK));
 }
 
 /* The daemon's answer, or what there is without a daemon. */
@@ -99,7 +101,7 @@ static int answer(struct call *call) {
     size_t n = strlen(call->daemon.lost);
     if (!served) snprintf(call->daemon.lost + n, sizeof call->daemon.lost - n, ", tried for %d ms (%s_wait_ms)", wait_ms,
                           call->command == DEL ? "del" : call->command == STATUS ? "status" : "add");
-    if (!served && *conf->fallback && (call->command != DEL || record_is_damaged(call))) served = !daemon_fall_back(call);
+    if (!served && *conf->fallback && (call->command != DEL || needs_thought(call))) served = !daemon_fall_back(call);
     if (served) {
         send_request(call);
         int exit_code = daemon_serve(call);

@@ -13,6 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DEVICE_EXAMPLES = sorted((ROOT / "examples" / "devices").glob("*.yaml"))
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 DEPLOY = sorted((ROOT / "deploy").glob("*.yaml"))
+OPT_IN = sorted((ROOT / "deploy" / "opt-in").glob("*.yaml"))
 RBAC = ROOT / "deploy" / "rbac.yaml"
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.controlplane import objects
 from tests.controlplane.client import ApiError, Client
 from tests.controlplane.cluster import Cluster
-from tests.manifests.documents import CRDS, DEPLOY, documents, granted
+from tests.manifests.documents import CRDS, DEPLOY, OPT_IN, documents, granted
 
 NETWORKS = "network-attachment-definitions"
 NEEDED = {
@@ -86,7 +86,7 @@ def rules_of(client: Client) -> set[tuple[str, str, str]]:
     }
 
 
-@pytest.mark.parametrize("path", CRDS + DEPLOY, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CRDS + DEPLOY + OPT_IN, ids=lambda path: path.name)
 def test_every_document_parses_strictly_and_says_how_it_is_used(path: Path) -> None:
     assert all({"apiVersion", "kind", "metadata"} <= set(document) for document in documents(path))
     lines = path.read_text().splitlines()
