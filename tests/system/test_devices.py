@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kubelet.podresources import FakeKubelet
+from tests.kubelet.podresources import Claimed, FakeKubelet
 from tests.kubelet.podresources import Pod as Given
 from tests.system.fake_sysfs import FakeSysfs, fake_sysfs
 from tests.system.node import Node, Pod, host_local, ip_json, new_root, noop_network
@@ -56,9 +56,7 @@ def use(node: Node, kubelet: FakeKubelet) -> Node:
             "checkpoint": str(kubelet.checkpoint),
             "timeoutSeconds": 2,
         },
-        "deviceInfoDir": str(node.root / "devinfo"),
     }
-    node.configure_shim(device_info_dir=node.root / "devinfo")
     return node
 
 
@@ -147,6 +145,22 @@ def test_an_element_says_which_device_it_means(node: Node, kubelet: FakeKubelet)
     assert node.delete(pod).exit_code == 0
 
 
+def test_a_device_of_a_claim_is_handed_over(recorder: Node, kubelet: FakeKubelet) -> None:
+    """A24.1, without an API server: by the claim's name, the id that of its CDI device."""
+    pod = recorder.pod(json.dumps([{"name": "vf"}, {"name": "fast", "claim": "pod-nic"}]))
+    claim = Claimed(
+        claim="pod-nic", driver="d", pool="node", device="vf0", cdi=(f"d/nic={ADDRESSES[1]}",)
+    )
+    pod.uid = "u"
+    devices_of_app = {VF: [ADDRESSES[0]]}
+    given = Given(uid="u", containers={"app": devices_of_app}, claims={"app": [claim]})
+    kubelet.admit(pod.namespace, pod.name, given)
+    assert recorder.add(pod).exit_code == 0
+    expected = {"net1": ADDRESSES[0], "net2": ADDRESSES[1]}
+    assert devices(recorder, pod.container_id) == expected
+    assert recorder.delete(pod).exit_code == 0
+
+
 def nothing_is_left(node: Node, before: set[str], pod: Pod) -> bool:
     return (node.host_links(), node.pod_links(pod), node.leases(), node.records()) == (
         before,
@@ -222,6 +236,7 @@ def test_a_retry_with_another_container_id_gets_the_same_devices(
 
 def test_many_pods_at_once_get_each_their_own(recorder: Node, kubelet: FakeKubelet) -> None:
     """Issue 6: 30 pods with 2 devices each: none twice, none missing."""
+    kubelet.limited = True
     pods = [recorder.pod("vf, fast") for _ in range(30)]
     for number, pod in enumerate(pods):
         given = {VF: [f"0000:04:{number:02x}.0"], FAST: [f"0000:05:{number:02x}.0"]}
