@@ -95,8 +95,8 @@ static void drop_device_info(const char *device_info_dir, const char *name) {
 int record_forget(const struct conf *conf, const char *name) {
     int folder = open_folder(conf->state_dir, "attachments");
     if (folder < 0) return errno;
-    int tombs = open_folder(conf->state_dir, "tombstones"), fd = -1;
     drop_device_info(conf->device_info_dir, name);
+    int tombs = open_folder(conf->state_dir, "tombstones"), fd = -1;
     int error = tombs < 0 || (renameat(folder, name, tombs, name) && errno != ENOENT) ? errno : 0;
     if (!error) fd = openat(tombs, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (!error && (fd < 0 || futimens(fd, NULL))) error = errno;
