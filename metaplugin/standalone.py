@@ -13,7 +13,7 @@ import socket
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from metaplugin.daemon.app import tidy_up, wire
+from metaplugin.daemon.app import device_info_folder, tidy_up, wire
 from metaplugin.daemon.cluster import ClusterSide, MemoryAlone, cluster_side
 from metaplugin.daemon.config import ConfigurationError, DaemonConfig
 from metaplugin.daemon.server import ReapSchedule, Shims
@@ -36,7 +36,9 @@ async def run_standalone(config: DaemonConfig, descriptor: int) -> None:
     ):
         records = RecordFolder(config.state_dir, disk)
         side = _side(config, memory, disk)
-        await tidy_up(records, side)  # first: this process ends with the shim
+        await tidy_up(
+            records, side, device_info_folder(config, disk)
+        )  # first: this process ends with the shim
         shims = Shims(
             node=wire(config, side, records, disk),
             netlink=netlink,

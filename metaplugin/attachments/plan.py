@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from metaplugin.attachments.devices import AssignedDevice, DeviceRequest
 from metaplugin.attachments.runtime_conf import ArgPairs, RuntimeConf
 from metaplugin.cni.configuration import NetworkConfigList, merge_cni_args, with_top_level
 from metaplugin.cni.errors import InvalidNetworkConfig
@@ -21,12 +22,15 @@ from metaplugin.npwg.selection import (
 
 UndeclaredCapabilities = Literal["fail", "warn"]
 
+DEVICE_INFO_CAPABILITY = "CNIDeviceInfoFile"  # DEV 5.1.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAttachment:
     """One attachment to make. `name` is the network's in status and events; `gateways` is what
     `default-route` asks for: None nothing, () to keep the network's own; `unhonoured` are requests
-    that no plugin declares and that are let pass; `mistyped`, keys that were ignored."""
+    that no plugin declares and that are let pass; `mistyped`, keys that were ignored. What `wants`
+    asks for becomes `device`."""
 
     name: str
     config: NetworkConfigList
@@ -36,18 +40,28 @@ class PlannedAttachment:
     gateways: tuple[str, ...] | None = None
     unhonoured: tuple[str, ...] = ()
     mistyped: tuple[str, ...] = ()
+    wants: DeviceRequest | None = None
+    device: AssignedDevice | None = None
 
     @property
     def ifname(self) -> str:
         return self.runtime.ifname
 
+    @property
+    def has_device_info(self) -> bool:
+        """Say whether there is a file of device information for it, which its plugins may write:
+        then it may also be without an interface of the kernel's."""
+        return self.device is not None or self.config.declares(DEVICE_INFO_CAPABILITY)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network to attach: its name for people, and its configuration."""
+    """A network to attach: its name for people, its configuration, and the resource whose devices
+    it takes, "" for none."""
 
     name: str
     config: NetworkConfigList
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +79,11 @@ def default_attachment(
     capabilities and arguments (NPWG 7.5)."""
     runtime = RuntimeConf(ifname=ifname, args=args, capability_args=dict(capability_args))
     return PlannedAttachment(
-        name=network.name, config=network.config, runtime=runtime, default=True
+        name=network.name,
+        config=network.config,
+        runtime=runtime,
+        default=True,
+        wants=_device_request(network, where="the default network"),
     )
 
 
@@ -104,10 +122,6 @@ def selected_attachment(
         raise _unhonoured(element.where, selection.network.name, missing)
     if element.cni_args:
         config = merge_cni_args(config, element.cni_args)
-    if element.device_id:
-        config = with_top_level(
-            config, {"deviceID": element.device_id, "pciBusID": element.device_id}
-        )
     runtime = RuntimeConf(
         ifname=ifname,
         args=(*args, *legacy_cni_args(element)),
@@ -120,7 +134,52 @@ def selected_attachment(
         gateways=element.default_route,
         unhonoured=missing,
         mistyped=element.mistyped,
+        wants=_device_request(selection.network, where=element.where, element=element),
     )
+
+
+def _device_request(
+    network: Network, *, where: str, element: NetworkSelectionElement | None = None
+) -> DeviceRequest | None:
+    """Return what the network, or the element that selects it, needs of the pod's devices; raise
+    InvalidNetworkConfig."""
+    asked = element and (element.device_id or element.claim)
+    if element and element.container and not network.resource:
+        raise InvalidNetworkConfig(
+            f"{where}.container: network {network.name} names no resource of which the container "
+            "could have a device",
+            details="the net-attach-def's annotation k8s.v1.cni.cncf.io/resourceName names one",
+        )
+    if not network.resource and not asked:
+        return None
+    return DeviceRequest(
+        where=where,
+        network=network.name,
+        resource=network.resource,
+        device_id=(element and element.device_id) or "",
+        container=(element and element.container) or "",
+        claim=(element and element.claim) or "",
+        request=(element and element.request) or "",
+    )
+
+
+def with_device(planned: PlannedAttachment, device: AssignedDevice | None) -> PlannedAttachment:
+    """Return the attachment with its device, handed over in every way in which a plugin may ask
+    for it (MULTUS-10)."""
+    if device is None:
+        return replace(planned, wants=None)
+    config = with_top_level(planned.config, {"deviceID": device.id, "pciBusID": device.id})
+    given = {**planned.runtime.capability_args, "deviceID": device.id}
+    runtime = replace(planned.runtime, capability_args=given)
+    return replace(planned, config=config, runtime=runtime, wants=None, device=device)
+
+
+def with_device_info(planned: PlannedAttachment, path: str) -> PlannedAttachment:
+    """Return the attachment with its own file of device information, if it has one."""
+    if not planned.has_device_info:
+        return planned
+    given = {**planned.runtime.capability_args, DEVICE_INFO_CAPABILITY: path}
+    return replace(planned, runtime=replace(planned.runtime, capability_args=given))
 
 
 def make_plan(
@@ -144,7 +203,14 @@ def make_plan(
     plan = [default]
     for network, ifname in zip(always, names, strict=False):
         runtime = RuntimeConf(ifname=ifname, args=args)
-        plan.append(PlannedAttachment(name=network.name, config=network.config, runtime=runtime))
+        plan.append(
+            PlannedAttachment(
+                name=network.name,
+                config=network.config,
+                runtime=runtime,
+                wants=_device_request(network, where=f"network {network.name}"),
+            )
+        )
     for selection, ifname in zip(selections, names[len(always) :], strict=False):
         plan.append(selected_attachment(selection, ifname=ifname, args=args, undeclared=undeclared))
     if auxiliary:

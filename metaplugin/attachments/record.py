@@ -8,11 +8,12 @@ bytes in the order in which to run them: a program that understands nothing else
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from metaplugin.attachments.calls import PluginCall, del_calls
 from metaplugin.attachments.default_routes import DefaultRoutes
+from metaplugin.attachments.devices import AssignedDevice
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
 from metaplugin.cni.configuration import (
@@ -43,11 +44,14 @@ class MadeAttachment:
 
     `own` is the result of its plugins, which its DEL gets; `result` is the same corrected for what
     the pod's other attachments did to its routes: CHECK, status and the runtime get that one.
+    `in_kernel` is False where the interface that its result names is none of the kernel's: a
+    device's for DPDK, say.
     """
 
     planned: PlannedAttachment
     own: Result | None = None
     result: Result | None = None
+    in_kernel: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,12 @@ class StoredRecord:
 
     record: Record
     calls: tuple[PluginCall, ...]
+
+
+def device_info_name(record_name: str, ifname: str) -> str:
+    """Return the name of an attachment's file of device information. The shim removes a record's
+    by what they begin with; no interface's name has a colon."""
+    return f"{record_name}:{ifname}"
 
 
 def encode_record(record: Record, *, deadline_s: float) -> bytes:
@@ -190,6 +200,8 @@ def _attachment_note(made: MadeAttachment) -> JSONObject:
         **({"auxiliary": True} if planned.auxiliary else {}),
         "config": planned.config.raw,
         **({"versions": versions} if any(versions) else {}),
+        **({"device": asdict(planned.device)} if planned.device else {}),
+        **({} if made.in_kernel else {"inKernel": False}),
         "args": [list(pair) for pair in planned.runtime.args],
         "capabilityArgs": dict(planned.runtime.capability_args),
         "gateways": None if planned.gateways is None else list(planned.gateways),
@@ -237,7 +249,7 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
         args=tuple((key, value) for key, value in note["args"]),
         capability_args=note["capabilityArgs"],
     )
-    gateways = note["gateways"]
+    gateways, device = note["gateways"], note.get("device")
     planned = PlannedAttachment(
         name=note["name"],
         config=_config(note),
@@ -245,10 +257,12 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
         default=note["default"],
         auxiliary=note.get("auxiliary", False),
         gateways=None if gateways is None else tuple(gateways),
+        device=AssignedDevice(**device) if device else None,
     )
     own = _result(note["own"], planned)
     result = own if note["result"] is None else _result(note["result"], planned)
-    return MadeAttachment(planned=planned, own=own, result=result)
+    in_kernel = note.get("inKernel", True)
+    return MadeAttachment(planned=planned, own=own, result=result, in_kernel=in_kernel)
 
 
 def _config(note: Mapping[str, Any]) -> NetworkConfigList:

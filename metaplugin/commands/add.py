@@ -22,11 +22,17 @@ from metaplugin.attachments.default_routes import (
 from metaplugin.attachments.plan import PlannedAttachment, with_netns_check
 from metaplugin.attachments.record import MadeAttachment, Record, encode_record
 from metaplugin.attachments.runtime_conf import pod_reference
-from metaplugin.cni.errors import InvalidEnvironment, TryAgainLater
+from metaplugin.cni.errors import InvalidEnvironment, InvalidNetworkConfig, TryAgainLater
 from metaplugin.cni.raw import JSONObject
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.delete import finish_record
+from metaplugin.commands.devices import (
+    device_information,
+    prepare_device_info,
+    take_over_devices,
+    with_devices,
+)
 from metaplugin.commands.facts import plan_attachments
 from metaplugin.commands.libcni import add_network_list, require_plugins
 from metaplugin.commands.networks import configured
@@ -59,11 +65,15 @@ async def add(request: Request, caller: Caller, node: Node) -> JSONObject:
     record = _new_record(request, outer, plan)
     await caller.records.save(record.file_name, _encoded(record, node))
     async with undone_on_failure(record, caller, deadline) as attempt:
-        results = await _attach(attempt, caller, deadline)
+        await take_over_devices(record, caller, node, deadline)
+        results = await _attach(attempt, caller, node, deadline)
+        outside = await _outside_the_kernel(attempt.record, results, network)
         wanted = wanted_default_routes(plan, results)
         if wanted:
+            _refuse_outside(wanted, outside)
             await network.set_default_routes(wanted)
-        record = _completed(attempt.record, results, wanted)
+        record = _completed(attempt.record, results, wanted, outside)
+        record = replace(record, status=_status(record, await device_information(record, node)))
         await caller.records.append(record.file_name, _encoded(record, node))
     await node.status.publish(record)
     node.events.attached(record)
@@ -103,7 +113,9 @@ async def _planned(
     limit = node.settings.deadlines.facts
     try:
         async with asyncio.timeout(limit):
-            return await plan_attachments(request.args, outer, node)
+            return await with_devices(
+                await plan_attachments(request.args, outer, node), request, node
+            )
     except TimeoutError as exc:
         raise TryAgainLater(
             f"the pod's networks could not be learnt within {limit:g} s (deadlines.factsSeconds)"
@@ -141,10 +153,11 @@ def _in_known_versions(
     )
 
 
-async def _attach(attempt: Attempt, caller: Caller, deadline: Deadline) -> list[Result]:
+async def _attach(attempt: Attempt, caller: Caller, node: Node, deadline: Deadline) -> list[Result]:
     """Run the delegates strictly in order, never two at a time for one pod (NPWG 7.3)."""
     results = []
     for position, made in enumerate(attempt.record.attachments):
+        await prepare_device_info(attempt.record, made.planned, node)
         attempt.tried = position + 1
         keep = partial(_keep_version, attempt, caller, deadline)
         sandbox, planned = attempt.record.sandbox, made.planned
@@ -177,28 +190,67 @@ async def _keep_version(
     return planned
 
 
-def _completed(record: Record, results: Sequence[Result], wanted: DefaultRoutes | None) -> Record:
+async def _outside_the_kernel(
+    record: Record, results: Sequence[Result], network: SandboxNetwork
+) -> frozenset[str]:
+    """Return the attachments' interfaces that the kernel doesn't have in the sandbox, whatever
+    results say: the device is a program's of the pod's own (DPDK), and CHECK must not look for it.
+    Only networks of devices can be such."""
+    pairs = zip(record.attachments, results, strict=True)
+    devices = [(made.planned, result) for made, result in pairs if made.planned.has_device_info]
+    if not devices:
+        return frozenset()
+    present = set(await network.interface_names())
+    return frozenset(
+        planned.ifname
+        for planned, result in devices
+        if not present & (_names_inside(result) or {planned.ifname})
+    )
+
+
+def _names_inside(result: Result) -> set[str]:
+    return {interface.name for interface in result.interfaces if interface.sandbox}
+
+
+def _refuse_outside(wanted: DefaultRoutes, outside: frozenset[str]) -> None:
+    if wanted.ifname in outside:
+        raise InvalidNetworkConfig(
+            f"default-route: interface {wanted.ifname!r} is none of the kernel's, so that no route "
+            "can lead over it"
+        )
+
+
+def _completed(
+    record: Record,
+    results: Sequence[Result],
+    wanted: DefaultRoutes | None,
+    outside: frozenset[str],
+) -> Record:
     made = tuple(
         MadeAttachment(
             planned=attachment.planned,
             own=own,
             result=with_default_routes(attachment.planned.ifname, own, wanted) if wanted else own,
+            in_kernel=attachment.planned.ifname not in outside,
         )
         for attachment, own in zip(record.attachments, results, strict=True)
     )
-    complete = replace(record, attachments=made, default_routes=wanted, complete=True)
-    return replace(complete, status=_status(complete))
+    return replace(record, attachments=made, default_routes=wanted, complete=True)
 
 
-def _status(record: Record) -> str:
+def _status(record: Record, information: Mapping[int, JSONObject]) -> str:
     if record.hot_plugged:  # whoever plugs writes it
         return ""
     entries: list[JSONObject] = []
-    for made in record.attachments:
+    for position, made in enumerate(record.attachments):
         if made.result is not None and not made.planned.auxiliary:
             planned = made.planned
             entries += status_entries(
-                made.result, name=planned.name, ifname=planned.ifname, default=planned.default
+                made.result,
+                name=planned.name,
+                ifname=planned.ifname,
+                default=planned.default,
+                device_info=information.get(position),
             )
     return format_status(entries)
 

@@ -99,7 +99,7 @@ def _missing(
     made: MadeAttachment, present: Mapping[str, InterfaceState], netns: str
 ) -> Iterator[str]:
     """Yield what the result names in the sandbox and the kernel doesn't have there."""
-    if made.result is None:
+    if made.result is None or not made.in_kernel:
         return
     inside = {
         position: interface.name

@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metaplugin.attachments.calls import PluginCall, del_calls
-from metaplugin.attachments.record import HOT_PLUG_NETWORK, StoredRecord
+from metaplugin.attachments.record import (
+    HOT_PLUG_NETWORK,
+    MadeAttachment,
+    Record,
+    StoredRecord,
+)
 from metaplugin.attachments.runtime_conf import Sandbox
+from metaplugin.cni.environment import CmdArgs, Command
 from metaplugin.cni.errors import CNIError, TryAgainLater, join_errors
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.facts import plan_attachments
@@ -106,6 +112,38 @@ async def finish_record(
     await caller.records.forget(stored.record.file_name)
 
 
+async def release_attachments(
+    record: Record,
+    released: Sequence[MadeAttachment],
+    request: Request,
+    caller: Caller,
+    deadline: Deadline,
+) -> Record:
+    """Run the DEL calls of some of a record's attachments, and return the record without them,
+    which is still to be written; raise CNIError."""
+    netns = await present_netns(record.sandbox, request.sandbox, caller)
+    calls = [
+        call.in_netns(netns)
+        for made in reversed(released)
+        for call in del_calls(made.planned, record.sandbox, made.own)
+    ]
+    await _run(calls, caller, deadline)
+    left = tuple(made for made in record.attachments if made not in released)
+    routes = record.default_routes
+    if routes and routes.ifname in [made.planned.ifname for made in released]:
+        routes = None  # they went with the interface
+    return replace(record, attachments=left, default_routes=routes)
+
+
+def deletion(record: Record) -> Request:
+    """Return the DEL that the runtime would have sent, without a namespace's path."""
+    args = CmdArgs(
+        command=Command.DEL, container_id=record.sandbox.container_id, ifname=record.ifname
+    )
+    sandbox = Sandbox(container_id=record.sandbox.container_id, netns="")
+    return Request(args=args, stdin=b"", sandbox=sandbox, runtime=record.runtime)
+
+
 async def present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> str:
     """Return the path of the record's namespace, "" when it is gone: the runtime may give an empty
     path, and at the old path there may be another container's namespace by now."""
@@ -127,7 +165,7 @@ async def _delete_unknown(request: Request, caller: Caller, node: Node, deadline
     """Run the DELs that a plan of now would have; what can't be planned any more is nothing to
     release."""
     try:
-        calls = await _rebuilt_calls(request, caller, node)
+        calls, _ = await _rebuilt_calls(request, caller, node)
     except CNIError as exc:
         log.info("nothing known to delete", extra={"error": exc.msg})
         return
@@ -140,13 +178,19 @@ async def _delete_damaged(
     """Release what a plan of now names, and only then give the damaged record up; else answer
     11."""
     try:
-        calls = await _rebuilt_calls(request, caller, node)
+        calls, unknown = await _rebuilt_calls(request, caller, node)
     except CNIError as exc:
         raise TryAgainLater(
             f"the record {name} is damaged, and what it held can't be rebuilt: {exc.msg}",
             details=_DAMAGED_DETAILS,
         ) from exc
     await _run(calls, caller, deadline)
+    if unknown:
+        raise TryAgainLater(
+            f"the record {name} is damaged, and with it is lost which device networks "
+            f"{', '.join(unknown)} had",
+            details=_DAMAGED_DETAILS,
+        )
     await caller.records.forget(name)
 
 
@@ -162,7 +206,8 @@ async def _delete_damaged_plug(
         plan = await plan_attachments(request.args, outer, node)
     except CNIError:
         plan = ()
-    plugged = [planned for planned in plan if planned.ifname == ifname and not planned.default]
+    named = [planned for planned in plan if planned.ifname == ifname and not planned.default]
+    plugged = [planned for planned in named if planned.wants is None]
     if not plugged:
         raise TryAgainLater(
             f"the record {name} is damaged, and the pod's annotation doesn't say what it held",
@@ -173,9 +218,15 @@ async def _delete_damaged_plug(
     await caller.records.forget(name)
 
 
-async def _rebuilt_calls(request: Request, caller: Caller, node: Node) -> list[PluginCall]:
+async def _rebuilt_calls(
+    request: Request, caller: Caller, node: Node
+) -> tuple[list[PluginCall], list[str]]:
+    """Return the calls, and the networks of devices, for which there are none: their devices may be
+    others' by now."""
     outer = parse_outer_config(request.stdin)
     node = configured(outer, replace(node, cluster=node.recall))
     plan = await plan_attachments(request.args, outer, node)
-    calls = [c for planned in reversed(plan) for c in del_calls(planned, request.sandbox, None)]
-    return [call for call in calls if await caller.plugins.find_in_path(call.type)]
+    known = [planned for planned in reversed(plan) if planned.wants is None]
+    calls = [call for planned in known for call in del_calls(planned, request.sandbox, None)]
+    present = [call for call in calls if await caller.plugins.find_in_path(call.type)]
+    return present, [planned.name for planned in plan if planned.wants]

@@ -9,14 +9,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from metaplugin.attachments.calls import del_calls
-from metaplugin.attachments.record import MadeAttachment, Record, encode_record
-from metaplugin.cni.errors import CNIError, InvalidEnvironment, TryAgainLater, join_errors
+from metaplugin.attachments.record import MadeAttachment, Record, device_info_name, encode_record
+from metaplugin.cni.errors import CNIError, InvalidEnvironment, TryAgainLater
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.add import add
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import delete, present_netns
-from metaplugin.commands.libcni import run_all
+from metaplugin.commands.delete import delete, release_attachments
 from metaplugin.commands.ports import Caller, Node, Request
 from metaplugin.wire.container import record_file_name
 
@@ -87,17 +85,10 @@ async def _unplug(
         raise InvalidEnvironment(
             f"CNI_IFNAME {made.planned.ifname}: the default network's interface goes with its pod"
         )
-    netns = await present_netns(record.sandbox, request.sandbox, caller)
-    calls = [call.in_netns(netns) for call in del_calls(made.planned, record.sandbox, made.own)]
     deadline = Deadline.start(node.settings.deadlines)
-    if errors := await run_all(caller, calls, deadline):
-        raise join_errors(errors)
-    left = tuple(other for other in record.attachments if other is not made)
-    routes = record.default_routes
-    if routes and routes.ifname == made.planned.ifname:  # they went with it
-        routes = None
-    left_over = replace(record, attachments=left, default_routes=routes, status="")
-    await _rewrite(left_over, caller, node)
+    left = await release_attachments(record, (made,), request, caller, deadline)
+    await node.device_info.remove(device_info_name(record.file_name, made.planned.ifname))
+    await _rewrite(replace(left, status=""), caller, node)
 
 
 async def _runtimes_records(request: Request, node: Node) -> list[Record]:

@@ -16,7 +16,6 @@ from metaplugin.commands.ports import Node
 from metaplugin.npwg.definition import (
     NetworkAttachmentDefinition,
     parse_definition_config,
-    require_device,
 )
 from metaplugin.npwg.selection import NetworkSelectionElement
 
@@ -91,12 +90,14 @@ def _inline_network(raw: Any, where: str, outer: OuterConfig) -> Network:
     return _network(config.name, config, where, outer)
 
 
-def _network(name: str, config: NetworkConfigList, where: str, outer: OuterConfig) -> Network:
+def _network(
+    name: str, config: NetworkConfigList, where: str, outer: OuterConfig, *, resource: str = ""
+) -> Network:
     """Return the network; raise InvalidNetworkConfig where one of its plugins is ourselves, which
     would wait for its own sandbox's lock."""
     if any(plugin.type in outer.own_types for plugin in config.plugins):
         raise InvalidNetworkConfig(f"{where}: metaplugin can't delegate to itself")
-    return Network(name=name, config=config)
+    return Network(name=name, config=config, resource=resource)
 
 
 async def always_networks(
@@ -154,7 +155,6 @@ async def selected_network(
             f"{element.namespace!r}",
             details="create it, or correct the pod's annotation",
         )
-    require_device(definition, element.device_id, where=element.where)
     return await _defined_network(definition, outer, node)
 
 
@@ -165,10 +165,10 @@ async def _defined_network(
     if definition.config:
         config = parse_definition_config(definition)
         node.settings.policy.require(config, namespace=definition.namespace, where=str(definition))
-        return _network(name, config, str(definition), outer)
+        return _network(name, config, str(definition), outer, resource=definition.resource_name)
     folder = node.settings.conf_dir
     if found := await node.configurations.named(definition.name, folder=folder):
-        return _network(name, found, str(definition), outer)
+        return _network(name, found, str(definition), outer, resource=definition.resource_name)
     raise InvalidNetworkConfig(
         f"net-attach-def {name} has no spec.config, and no configuration in {folder} has that name"
     )

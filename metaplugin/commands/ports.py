@@ -12,7 +12,12 @@ from typing import Protocol
 
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.attachments.default_routes import DefaultRoutes
-from metaplugin.attachments.devices import Allocation, ClaimedDevice, ResolvedDevice
+from metaplugin.attachments.devices import (
+    Allocation,
+    AssignedDevice,
+    ClaimedDevice,
+    ResolvedDevice,
+)
 from metaplugin.attachments.isolation import Isolation
 from metaplugin.attachments.plan import UndeclaredCapabilities
 from metaplugin.attachments.policy import Policy
@@ -21,6 +26,7 @@ from metaplugin.attachments.runtime_conf import PodReference, Sandbox
 from metaplugin.cni.configuration import NetworkConfigList, PluginConf
 from metaplugin.cni.environment import CmdArgs, Command
 from metaplugin.cni.errors import CNIError
+from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.versions import PluginVersions
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 from metaplugin.wire.frames import Executed, Stated
@@ -181,6 +187,22 @@ class Claims(Protocol):
         be known."""
 
 
+class DeviceInformation(Protocol):
+    """Files of device information (NPWG DEV 4), one for each attachment that has one; `name` is
+    what `device_info_name` gives."""
+
+    async def prepare(self, name: str, device: AssignedDevice | None) -> None:
+        """Make the folder, and the file as the device's plugin wrote it, or none; raise
+        IOFailure."""
+
+    async def read(self, name: str) -> JSONObject | None:
+        """Return what is there after ADD, None for nothing and for what can't be used, which is
+        logged; never raises."""
+
+    async def remove(self, name: str) -> None:
+        """Remove the file; never raises. Those of a record that ends are the shim's to remove."""
+
+
 class Memory(Protocol):
     """Last known copies, for when the cluster can't be asked; losing them costs nothing else."""
 
@@ -291,6 +313,7 @@ class Settings:
     conf_dir: str = "/etc/cni/metaplugin/net.d"
     auxiliary_chain: str = ""
     readiness_file: str = ""
+    device_info_dir: str = "/var/run/k8s.cni.cncf.io/devinfo"
     stated: frozenset[str] = frozenset()
     isolation: Isolation = field(default_factory=Isolation)
     policy: Policy = field(default_factory=Policy)
@@ -311,6 +334,7 @@ class Node:
     records: RecordReader
     status: StatusPublisher
     events: PodEvents
+    device_info: DeviceInformation
     kubelet: Kubelet | None = None
     claims: Claims | None = None
     told: set[str] = field(default_factory=set)  # what an operator need not be told again

@@ -6,12 +6,10 @@ import logging
 import time
 
 from metaplugin.attachments.record import Record, StoredRecord
-from metaplugin.attachments.runtime_conf import Sandbox
-from metaplugin.cni.environment import CmdArgs, Command
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import finish_record
-from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.commands.delete import deletion, finish_record
+from metaplugin.commands.ports import Caller, Node
 from metaplugin.wire.container import DamagedRecord
 from metaplugin.wire.frames import NetnsState
 
@@ -51,7 +49,7 @@ async def finish_unless_busy(
     try:
         present = await node.records.read(record.file_name)
         if present and present.record.generation == record.generation:
-            await finish_record(present, _deletion(record), caller, deadline)
+            await finish_record(present, deletion(record), caller, deadline)
             await node.status.withdraw(record)
     except CNIError as exc:
         return [exc]
@@ -70,12 +68,3 @@ async def _is_left_over(record: Record, caller: Caller) -> bool:
     if not present or not record.sandbox.is_at(stated.device, stated.inode):
         return True
     return not record.complete and time.time() - record.created > ABANDONED_AFTER_S
-
-
-def _deletion(record: Record) -> Request:
-    """Return the DEL that the runtime would have sent, without a namespace's path."""
-    args = CmdArgs(
-        command=Command.DEL, container_id=record.sandbox.container_id, ifname=record.ifname
-    )
-    sandbox = Sandbox(container_id=record.sandbox.container_id, netns="")
-    return Request(args=args, stdin=b"", sandbox=sandbox, runtime=record.runtime)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaplugin.attachments.record import StoredRecord
@@ -28,6 +29,7 @@ from metaplugin.daemon.server import ReapSchedule, Server, Shims
 from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.folder.connection import FolderConnection
+from metaplugin.folder.device_info import DeviceInfoFolder
 from metaplugin.folder.status import StatusFolder
 from metaplugin.kubelet.answers import KubeletPlaces
 from metaplugin.kubelet.connection import KubeletConnection
@@ -54,9 +56,14 @@ def wire(config: DaemonConfig, side: ClusterSide, records: RecordFolder, disk: E
         records=records,
         status=side.status,
         events=side.events,
+        device_info=device_info_folder(config, disk),
         kubelet=_kubelet(config.kubelet),
         claims=side.claims,
     )
+
+
+def device_info_folder(config: DaemonConfig, disk: Executor) -> DeviceInfoFolder:
+    return DeviceInfoFolder(Path(config.device_info_dir), disk)
 
 
 def _kubelet(config: KubeletConfig) -> KubeletConnection:
@@ -85,7 +92,8 @@ async def run_daemon(config: DaemonConfig) -> None:
         side = cluster_side(config, database, disk)
         side.start([stored.record for stored in await records.read_all()])
         await side.settle()
-        tidying = asyncio.create_task(_keep_tidy(records, side))
+        information = device_info_folder(config, disk)
+        tidying = asyncio.create_task(_keep_tidy(records, side, information))
         parts = _Parts(
             config=config,
             node=wire(config, side, records, disk),
@@ -169,11 +177,13 @@ async def _delegate_api(config: DaemonConfig) -> AsyncIterator[None]:
     await api.close(API_CLOSE_S)
 
 
-async def tidy_up(records: RecordFolder, side: ClusterSide) -> None:
-    """Remove what has outlived its record: old tombstones, and the status files of pods that a shim
-    deleted without a daemon; never raise."""
+async def tidy_up(records: RecordFolder, side: ClusterSide, information: DeviceInfoFolder) -> None:
+    """Remove what has outlived its record: old tombstones, device information, and the status files
+    of pods that a shim deleted without a daemon; never raise."""
     try:
         await records.drop_old_tombstones()
+        written = await information.written()  # before the records: those are there earlier
+        await information.drop_all_but(await records.survey(), written)
         if isinstance(side, FolderConnection):
             await _drop_orphans(records, side.status)
     except (CNIError, OSError) as exc:
@@ -188,9 +198,11 @@ async def _drop_orphans(records: RecordFolder, status: StatusFolder) -> None:
         await status.drop_all_but(live, written)
 
 
-async def _keep_tidy(records: RecordFolder, side: ClusterSide) -> None:
+async def _keep_tidy(
+    records: RecordFolder, side: ClusterSide, information: DeviceInfoFolder
+) -> None:
     while True:
-        await tidy_up(records, side)
+        await tidy_up(records, side, information)
         for _ in range(TIDY_INTERVAL_S // TRIM_S):
             await asyncio.sleep(TRIM_S)
             gc.collect()

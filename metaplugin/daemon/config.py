@@ -152,6 +152,9 @@ class DaemonConfig(_Section):
     policy: PolicyConfig = PolicyConfig()
     kubelet: KubeletConfig = KubeletConfig()
     undeclared_capabilities: UndeclaredCapabilities = "fail"
+    device_info_dir: str = Field(
+        default="/var/run/k8s.cni.cncf.io/devinfo", pattern=r"^(/[^\x00]+)?$", min_length=2
+    )
     delegate_api: DelegateApiConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
     deadlines: DeadlinesConfig = DeadlinesConfig()
@@ -169,6 +172,7 @@ class DaemonConfig(_Section):
             conf_dir=str(self.conf_dir),
             auxiliary_chain=self.auxiliary_chain,
             readiness_file=self.readiness_file,
+            device_info_dir=self.device_info_dir,
             stated=frozenset(self.model_fields_set),
             isolation=Isolation(
                 enabled=self.namespace_isolation, global_namespaces=self.global_namespaces

@@ -74,12 +74,19 @@ def install(node: Node, shim: Path) -> None:
         folder.mkdir(mode=0o755, parents=True)
     shutil.copy(shim, node.plugins / "metaplugin")
     configuration = node.plugins / "metaplugin.conf"
-    configuration.write_text("# Ten seconds for a demo, not thirty.\nadd_wait_ms=10000\n")
+    devices = node.root / "devinfo"  # the node's own may have files of pods that aren't ours
+    configuration.write_text(
+        f"# Ten seconds for a demo, not thirty.\nadd_wait_ms=10000\ndevice_info_dir={devices}\n"
+    )
     configuration.chmod(0o644)
     shutil.copy(node.examples / "cluster" / "default-network.conflist", node.root / "net.d")
     daemon = yaml.safe_load((node.examples / "cluster" / "daemon.yaml").read_text())
     manifests = {"folder": str(node.examples), "statusFolder": str(node.status_folder)}
-    own = {"confDir": str(node.root / "net.d"), "manifests": manifests}
+    own = {
+        "confDir": str(node.root / "net.d"),
+        "manifests": manifests,
+        "deviceInfoDir": str(devices),
+    }
     (node.root / "daemon.yaml").write_text(yaml.safe_dump(daemon | own))
 
 

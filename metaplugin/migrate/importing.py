@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaplugin.attachments.devices import AssignedDevice
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.record import MadeAttachment, Record, encode_record
 from metaplugin.attachments.runtime_conf import RuntimeConf, Sandbox, pod_reference
@@ -182,9 +183,19 @@ def _made(
         runtime=runtime,
         default=default,
         gateways=None if delegate.gateways is None else tuple(delegate.gateways),
+        device=_device(config, runtime),
     )
     result = _result(cached, config)
-    return MadeAttachment(planned=planned, own=result, result=result)
+    # Whether the kernel has an interface of a device isn't noted anywhere; DPDK's have none.
+    in_kernel = planned.device is None
+    return MadeAttachment(planned=planned, own=result, result=result, in_kernel=in_kernel)
+
+
+def _device(config: NetworkConfigList, runtime: RuntimeConf) -> AssignedDevice | None:
+    """Return the device that Multus handed over: it notes the id, not whose it is."""
+    places = [runtime.capability_args, *(plugin.raw for plugin in config.plugins)]
+    named = next((place["deviceID"] for place in places if place.get("deviceID")), None)
+    return AssignedDevice(id=named) if isinstance(named, str) else None
 
 
 def _result(cached: CachedAttachment | None, config: NetworkConfigList) -> Result | None:

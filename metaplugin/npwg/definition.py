@@ -25,7 +25,7 @@ class NetworkAttachmentDefinition:
     uid: str = ""
     resource_version: str = ""
     config: str = ""
-    resource_name: str | None = None
+    resource_name: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ def definition_from_object(obj: JSONObject) -> NetworkAttachmentDefinition:
         uid=_text(metadata, "uid", where),
         resource_version=_text(metadata, "resourceVersion", where),
         config=config or "",
-        resource_name=annotations.get(RESOURCE_NAME_ANNOTATION) or None,
+        resource_name=annotations.get(RESOURCE_NAME_ANNOTATION, ""),
         annotations=annotations,
     )
 
@@ -62,19 +62,6 @@ def parse_definition_config(definition: NetworkAttachmentDefinition) -> NetworkC
     """Return spec.config parsed, named after the definition if it names itself not (NPWG 3.4.2);
     raise CNIError."""
     return _parsed(definition.config, f"{definition}: spec.config", definition.name)
-
-
-def require_device(
-    definition: NetworkAttachmentDefinition, device_id: str | None, *, where: str
-) -> None:
-    """Raise InvalidNetworkConfig for a network of devices while nobody says which one: attached
-    without, the pod would lack what it was scheduled for."""
-    if definition.resource_name and not device_id:
-        raise InvalidNetworkConfig(
-            f"{where}: {definition} hands out devices of {definition.resource_name}, and which of "
-            "them is the pod's can't be learnt from the kubelet yet",
-            details='name it: "deviceID" in the pod\'s network selection',
-        )
 
 
 @lru_cache(maxsize=256)

@@ -33,3 +33,9 @@ def parse_device_info(raw: Any, *, where: str) -> JSONObject:
             if not isinstance(device.get(key), str | None):
                 raise InvalidNetworkConfig(f"{where}.{kind}.{key}: must be text")
     return raw
+
+
+def device_plugin_file(resource: str, device_id: str) -> str:
+    """Return the name of the file in which a device plugin describes a device (DEV 4.1): no part of
+    it leads into another folder."""
+    return f"{resource}-{device_id}-device.json".replace("/", "-")

@@ -41,8 +41,10 @@ class NetworkSelectionElement:
     """One selected network and what the pod asks of it; `where` is its place, such as
     `networks[2]`.
 
-    `default_route` is None when the key is absent, () to keep the network's own gateway. `mistyped`
-    names, for people, keys that nobody knows and that look like one.
+    `default_route` is None when the key is absent, () to keep the network's own gateway. Which
+    device the network gets may be said by `device_id`, by the `container` that has it, or by the
+    `claim` (and the claim's `request`) that it was allocated for. `mistyped` names, for people,
+    keys that nobody knows and that look like one.
     """
 
     name: str
@@ -57,6 +59,9 @@ class NetworkSelectionElement:
     default_route: tuple[str, ...] | None = None
     cni_args: JSONObject | None = None
     device_id: str | None = None
+    container: str | None = None
+    claim: str | None = None
+    request: str | None = None
     ipam_claim_reference: str | None = None
     mistyped: tuple[str, ...] = ()
 
@@ -68,7 +73,6 @@ class NetworkSelectionElement:
             "portMappings": [_with_protocol(mapping) for mapping in self.port_mappings],
             "bandwidth": self.bandwidth,
             "infinibandGUID": self.infiniband_guid,
-            "deviceID": self.device_id,
         }
         return {capability: value for capability, value in given.items() if value}
 
@@ -89,12 +93,8 @@ def undeclared_capabilities(
     element: NetworkSelectionElement, config: NetworkConfigList
 ) -> tuple[str, ...]:
     """Return the requests that no plugin of the network declares a capability for (NPWG
-    4.1.2.1.3.2).
-
-    `deviceID` isn't among them: it travels in the configuration as well.
-    """
-    asked = (key for key in element.capability_args() if key != "deviceID")
-    return tuple(key for key in asked if not config.declares(key))
+    4.1.2.1.3.2)."""
+    return tuple(key for key in element.capability_args() if not config.declares(key))
 
 
 def parse_networks_annotation(
@@ -156,6 +156,7 @@ def _json_element(item: Any, where: str, pod_namespace: str) -> NetworkSelection
         raise InvalidNetworkConfig(f"{where}: must be an object")
     given = {key: value for key, value in item.items() if value is not None}
     _check_claim(given, where)
+    _check_device(given, where)
     values = {
         attribute: parse(given[key], f"{where}.{key}")
         for key, (attribute, parse) in _KEYS.items()
@@ -205,6 +206,30 @@ def _interface(given: Mapping[str, Any], where: str) -> str | None:
 def _check_claim(given: Mapping[str, Any], where: str) -> None:
     if "ips" in given and "ipam-claim-reference" in given:
         raise InvalidNetworkConfig(f"{where}.ips: can't be given beside ipam-claim-reference")
+
+
+def _check_device(given: Mapping[str, Any], where: str) -> None:
+    named = [key for key in ("deviceID", "container", "claim") if key in given]
+    if len(named) > 1:
+        raise InvalidNetworkConfig(f"{where}.{named[1]}: can't be given beside {named[0]}")
+    if "request" in given and "claim" not in given:
+        raise InvalidNetworkConfig(f"{where}.request: needs claim")
+
+
+def _label(value: Any, where: str) -> str:
+    return require_label(value, where=where)
+
+
+def _subdomain(value: Any, where: str) -> str:
+    return require_subdomain(value, where=where)
+
+
+def _request(value: Any, where: str) -> str:
+    """Return a claim's request, or one of its subrequests: `request/subrequest`."""
+    text = _text(value, where)
+    for part in text.split("/", 1):
+        require_label(part, where=where)
+    return text
 
 
 def _text(value: Any, where: str) -> str:
@@ -325,6 +350,9 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any, str], Any]]] = {
     "default-route": ("default_route", _gateways),
     "cni-args": ("cni_args", _object),
     "deviceID": ("device_id", _text),
+    "container": ("container", _label),
+    "claim": ("claim", _subdomain),
+    "request": ("request", _request),
     "ipam-claim-reference": ("ipam_claim_reference", _text),
 }
 assert {attribute for attribute, _ in _KEYS.values()} <= {

@@ -29,14 +29,16 @@ def status_entries(
 ) -> list[JSONObject]:
     """Return the entries of one attachment: one for each of its interfaces in the sandbox.
 
-    A result without any gives one entry of the attachment's interface name and all addresses.
+    A result without any gives one entry of the attachment's interface name and all addresses: a
+    device that no kernel has an interface of (DPDK, vhost-user, memif) is such a network.
     `default` marks the default network's interface that has a gateway, else its first.
     """
     inside = [(i, interface) for i, interface in enumerate(result.interfaces) if interface.sandbox]
     common = _common(result, name, device_info)
     if not inside:
         addresses = [_without_prefix(ip.address) for ip in result.ips]
-        return [_entry(common, ifname, addresses, None, default=default)]
+        named = next((found for found in result.interfaces if found.name == ifname), None)
+        return [_entry(common, ifname, addresses, named, default=default)]
     first = _default_index(result, [i for i, _ in inside])
     return [
         _entry(

@@ -177,7 +177,7 @@ static void keep_record(struct call *call, struct cursor *c, struct buf *reply) 
     if (c->bad || !valid_record_name(record, name)) error = EINVAL;
     else if (call->daemon.kind == SAVE) error = record_save(state, name, content);
     else if (call->daemon.kind == APPEND) error = record_append(state, name, content);
-    else error = record_forget(state, name);
+    else error = record_forget(&call->conf, name);
     buf_u32(reply, error);
 }
 

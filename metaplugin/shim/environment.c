@@ -94,7 +94,7 @@ static bool set_key(struct conf *conf, const char *key, char *value, bool *known
     struct { const char *key; char **text; int *number; } keys[] = {
         {"run_dir", &conf->run_dir, NULL}, {"state_dir", &conf->state_dir, NULL},
         {"plugin_dirs", &conf->plugin_dirs, NULL}, {"fallback", &conf->fallback, NULL},
-        {"fallback_config", &conf->fallback_config, NULL}, {"add_wait_ms", NULL, &conf->add_wait_ms},
+        {"fallback_config", &conf->fallback_config, NULL}, {"device_info_dir", &conf->device_info_dir, NULL}, {"add_wait_ms", NULL, &conf->add_wait_ms},
         {"del_wait_ms", NULL, &conf->del_wait_ms}, {"status_wait_ms", NULL, &conf->status_wait_ms},
         {"lock_wait_ms", NULL, &conf->lock_wait_ms}, {"silence_ms", NULL, &conf->silence_ms}};
     *known = false;
@@ -140,7 +140,7 @@ static int parse_conf(struct call *call, const char *path, char *text) {
 /* Reads metaplugin.conf beside the binary; it decides what may run as root, so nobody else may have written it. */
 int read_conf(struct call *call) {
     static char path[PATH_MAX + 32], text[65536];
-    call->conf = (struct conf){"/run/metaplugin", "/var/lib/cni/metaplugin", "", "", "/etc/cni/metaplugin/daemon.yaml", 30000, 2000, 8000, 30000, 15000};
+    call->conf = (struct conf){"/run/metaplugin", "/var/lib/cni/metaplugin", "", "", "/etc/cni/metaplugin/daemon.yaml", "/var/run/k8s.cni.cncf.io/devinfo", 30000, 2000, 8000, 30000, 15000};
     ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
     if (n < 0) return fail(call, IO_FAILURE, "/proc/self/exe: %s", strerror(errno));
     path[n] = 0;

@@ -75,8 +75,7 @@ static void send_request(struct call *call) {
     daemon_send(&call->daemon, REQUEST, &body, call->netlink);
     if (call->netlink >= 0) close(call->netlink); /* it keeps the namespace, and this process may be lent for long */
     call->netlink = -1;
-    buf_free(&body);
-    buf_free(&environment);
+    buf_free(&body), buf_free(&environment);
 }
 
 /* Whether a DEL needs thought: the record, which has its calls, is damaged; or there never was one, so what the default

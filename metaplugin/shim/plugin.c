@@ -80,8 +80,7 @@ static void become(struct call *call, const struct plugin *plugin, const char *p
     if (getppid() != parent) _exit(127);
     for (int i = 0; i < 3; i++)
         if (dup2(fds[i], i) < 0) _exit(127);
-    if (call->sandbox.fd >= 0) fcntl(call->sandbox.fd, F_SETFD, 0);
-    if (call->other.fd >= 0) fcntl(call->other.fd, F_SETFD, 0);
+    fcntl(call->sandbox.fd, F_SETFD, 0), fcntl(call->other.fd, F_SETFD, 0);
     signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -75,24 +76,32 @@ int record_append(const char *state_dir, const char *name, struct blob content) 
     int fd = openat(folder, name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
     int error = fd < 0 || fstat(fd, &s) ? errno : write_all(fd, content);
     if (fd >= 0 && error && ftruncate(fd, s.st_size)) error = errno; /* or else the torn tail is ignored */
-    if (fd >= 0) close(fd);
-    close(folder);
+    close(fd), close(folder);
     return error;
+}
+
+/* What the record's plugins got as CNIDeviceInfoFile: `<record's name>:<interface>`. */
+static void drop_device_info(const char *device_info_dir, const char *name) {
+    char path[PATH_MAX];
+    size_t n = strlen(name);
+    DIR *dir = snprintf(path, sizeof path, "%s/cni", device_info_dir) < PATH_MAX ? opendir(path) : NULL;
+    for (struct dirent *file; dir && (file = readdir(dir));)
+        if (!strncmp(file->d_name, name, n) && file->d_name[n] == ':') unlinkat(dirfd(dir), file->d_name, 0);
+    if (dir) closedir(dir);
 }
 
 /* The tombstone makes repeats of the DEL no-ops; there is one even if there was no record. A disk without room for it
  * is no reason to keep the record of a DEL that is done. */
-int record_forget(const char *state_dir, const char *name) {
-    int folder = open_folder(state_dir, "attachments");
+int record_forget(const struct conf *conf, const char *name) {
+    int folder = open_folder(conf->state_dir, "attachments");
     if (folder < 0) return errno;
-    int tombs = open_folder(state_dir, "tombstones"), fd = -1;
+    drop_device_info(conf->device_info_dir, name);
+    int tombs = open_folder(conf->state_dir, "tombstones"), fd = -1;
     int error = tombs < 0 || (renameat(folder, name, tombs, name) && errno != ENOENT) ? errno : 0;
     if (!error) fd = openat(tombs, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (!error && (fd < 0 || futimens(fd, NULL))) error = errno;
     if (error == ENOSPC || error == EDQUOT) error = unlinkat(folder, name, 0) && errno != ENOENT ? errno : 0;
-    if (fd >= 0) close(fd);
-    if (tombs >= 0) close(tombs);
-    close(folder);
+    close(fd), close(tombs), close(folder);
     return error;
 }
 
@@ -113,8 +122,7 @@ int record_load(const char *state_dir, const char *name, struct buf *file, struc
     if (folder < 0) return errno;
     int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     int error = fd < 0 ? errno : read_file(fd, file);
-    if (fd >= 0) close(fd);
-    close(folder);
+    close(fd), close(folder);
     if (error) return error;
     *payload = (struct blob){0};
     for (size_t at = 0; file->n - at >= 12 && !memcmp(file->p + at, "MPR1", 4);) {

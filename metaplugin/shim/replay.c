@@ -60,8 +60,7 @@ static void run_calls(struct call *call, struct cursor c, struct buf *failures) 
         plugin.netns = netns;
         plugin_run(call, &plugin, &end);
         if (end.outcome != EXITED || end.status) note_failure(failures, &plugin, &end);
-        buf_free(&end.out);
-        buf_free(&end.err);
+        buf_free(&end.out), buf_free(&end.err);
     }
 }
 
@@ -84,6 +83,6 @@ int replay(struct call *call) {
     if (failures.n)
         return fail(call, TRY_AGAIN_LATER, "the metaplugin daemon %s; its record's DEL failed: %.*s", call->daemon.lost,
                     (int)failures.n, (const char *)failures.p);
-    error = record_forget(call->conf.state_dir, name);
+    error = record_forget(&call->conf, name);
     return error ? fail(call, IO_FAILURE, "the record %s can't be removed: %s", name, strerror(error)) : 0;
 }

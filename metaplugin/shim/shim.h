@@ -45,7 +45,7 @@ struct netns { uint32_t state; int error; uint64_t dev, inode; };
 struct lock { int folder, fd; char name[256]; };
 
 struct conf {
-    char *run_dir, *state_dir, *plugin_dirs, *fallback, *fallback_config;
+    char *run_dir, *state_dir, *plugin_dirs, *fallback, *fallback_config, *device_info_dir;
     int add_wait_ms, del_wait_ms, status_wait_ms, lock_wait_ms, silence_ms;
 };
 
@@ -125,7 +125,7 @@ void record_name(char name[300], const char *id, const char *ifname);
 int record_save(const char *state_dir, const char *name, struct blob content);
 void record_drop_unfinished(const char *state_dir, const char *name);
 int record_append(const char *state_dir, const char *name, struct blob content);
-int record_forget(const char *state_dir, const char *name);
+int record_forget(const struct conf *conf, const char *name);
 int record_load(const char *state_dir, const char *name, struct buf *file, struct blob *payload);
 
 /* plugin.c: finding and running a delegate */

@@ -115,7 +115,7 @@ struct call new_call(enum command command) {
     struct call call = {.command = command, .id = "c1", .ifname = "eth0", .netns_path = "", .netlink = -1, .run_dir = -1,
                         .sandbox = {.folder = -1, .fd = -1}, .other = {.folder = -1, .fd = -1}, .daemon = {.fd = -1}};
     call.search_path = world.plugins;
-    call.conf = (struct conf){.run_dir = world.run, .state_dir = world.state, .plugin_dirs = "", .fallback = "", .fallback_config = "/"};
+    call.conf = (struct conf){.run_dir = world.run, .state_dir = world.state, .plugin_dirs = "", .fallback = "", .fallback_config = "/", .device_info_dir = world.state};
     call.daemon.silence_ms = 40;
     call.daemon.last_sign = now_ms();
     return call;

@@ -46,7 +46,7 @@ static int as_main(struct call *call) {
     if ((exit_code = read_input(call)) || (exit_code = read_conf(call))) return exit_code;
     must(call->conf.run_dir[0] == '/' && call->conf.state_dir[0] == '/', "folders are absolute");
     must(call->conf.silence_ms >= 0 && call->conf.lock_wait_ms <= 3600000, "waits have their limits");
-    call->conf.run_dir = world.run, call->conf.state_dir = world.state;
+    call->conf.run_dir = world.run, call->conf.state_dir = world.state, call->conf.device_info_dir = world.state;
     call->conf.add_wait_ms = call->conf.del_wait_ms = call->conf.status_wait_ms = call->conf.lock_wait_ms = 0;
     set_search_path(call);
     must(!*call->search_path || *call->search_path == '/', "only absolute folders are searched");

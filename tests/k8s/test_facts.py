@@ -58,6 +58,7 @@ def node(side: Side) -> Node:
         records=nothing,
         status=side.connection.status,
         events=side.connection.events,
+        device_info=nothing,
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metaplugin.attachments.devices import AssignedDevice
 from metaplugin.attachments.plan import (
     Network,
     PlannedAttachment,
     Selection,
     default_attachment,
     make_plan,
+    with_device,
 )
 from metaplugin.attachments.record import (
     MadeAttachment,
@@ -43,7 +45,7 @@ SIMPLE = st.lists(
 def network(name: str) -> Network:
     plugin = {"type": "noop", "capabilities": CAPABILITIES}
     raw = {"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}
-    return Network(name=f"own/{name}", config=parse_network_config(raw, where=name))
+    return Network(name=f"own/{name}", config=parse_network_config(raw, where=name), resource="r")
 
 
 def planned(
@@ -87,9 +89,10 @@ def test_a_record_of_any_plan_comes_back_with_every_del(
     elements: list[dict[str, Any]], made: bool, status: str
 ) -> None:
     """ROB-7, CNI-DLG-9: the DEL calls on disk are those of the plan, to the byte."""
-    plan = planned(elements, [])
-    if plan is None:
+    bare = planned(elements, [])
+    if bare is None:
         return
+    plan = [with_device(p, AssignedDevice(id="0", resource="r") if p.wants else None) for p in bare]
     own = parse_result(b"{}", configured_version="1.0.0", where="test") if made else None
     record = Record(
         generation="g",
@@ -106,5 +109,5 @@ def test_a_record_of_any_plan_comes_back_with_every_del(
     stored = decode_stored_record(encode_record(record, deadline_s=90))
     assert stored.calls == record.del_calls()
     assert len(stored.calls) == len(plan)
-    assert [m.planned for m in stored.record.attachments] == list(plan)
+    assert [m.planned for m in stored.record.attachments] == plan
     assert (stored.record.status, stored.record.sandbox) == (status, record.sandbox)

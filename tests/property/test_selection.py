@@ -75,7 +75,7 @@ BANDWIDTHS = st.fixed_dictionaries(
     {"ingressRate": RATES, "egressRate": RATES},
     optional={"ingressBurst": RATES, "egressBurst": RATES},
 )
-VALID = st.fixed_dictionaries(
+VALID_WITHOUT_DEVICE = st.fixed_dictionaries(
     {"name": LABELS},
     optional={
         "namespace": LABELS,
@@ -87,10 +87,16 @@ VALID = st.fixed_dictionaries(
         "bandwidth": BANDWIDTHS,
         "default-route": st.lists(GATEWAYS, max_size=3),
         "cni-args": st.dictionaries(ANY_TEXT, JSON, max_size=3),
-        "deviceID": ANY_TEXT.filter(bool),
         "example.com/foreign": JSON,
     },
 )
+DEVICES: st.SearchStrategy[dict[str, str]] = (
+    st.just({})
+    | st.fixed_dictionaries({"deviceID": ANY_TEXT.filter(bool)})
+    | st.fixed_dictionaries({"container": LABELS})
+    | st.fixed_dictionaries({"claim": LABELS}, optional={"request": LABELS})
+)
+VALID = st.builds(lambda element, device: element | device, VALID_WITHOUT_DEVICE, DEVICES)
 
 
 def parse(text: str) -> tuple[NetworkSelectionElement, ...]:
@@ -131,6 +137,9 @@ def written(element: NetworkSelectionElement) -> dict[str, Any]:
         "default-route": None if element.default_route is None else list(element.default_route),
         "cni-args": element.cni_args,
         "deviceID": element.device_id,
+        "container": element.container,
+        "claim": element.claim,
+        "request": element.request,
         "ipam-claim-reference": element.ipam_claim_reference,
     }
     return {key: value for key, value in values.items() if value is not None}

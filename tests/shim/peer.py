@@ -90,6 +90,7 @@ class Surroundings:
         values: dict[str, object] = {
             "run_dir": self.root / "run",
             "state_dir": self.root / "state",
+            "device_info_dir": self.root / "devinfo",
             "add_wait_ms": 700,
             "del_wait_ms": 300,
             "status_wait_ms": 300,

@@ -96,6 +96,7 @@ class Node:
         values = {
             "run_dir": self.root / "run",
             "state_dir": self.root / "state",
+            "device_info_dir": self.root / "devinfo",
             "add_wait_ms": 3000,
             "del_wait_ms": 300,
             "status_wait_ms": 1000,
@@ -113,6 +114,7 @@ class Node:
         config = {
             "runDir": str(self.root / "run"),
             "stateDir": str(self.root / "state"),
+            "deviceInfoDir": str(self.root / "devinfo"),
             "confDir": str(self.root / "net.d"),
             "manifests": {
                 "folder": str(self.root / "manifests"),

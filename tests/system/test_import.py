@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from metaplugin.attachments.devices import AssignedDevice
+from metaplugin.attachments.record import decode_stored_record
 from tests.system import multus
 from tests.system.node import CLI, Node, bridge_network, macvlan_network, noop_network
 
@@ -85,6 +87,19 @@ def test_an_imported_del_gets_what_the_add_had(recording_node: Node) -> None:
     assert json.loads(deleted["stdin"]) == {
         key: value for key, value in expected.items() if key != "capabilities"
     }
+
+
+def test_a_device_stays_known_to_be_an_imported_pods(recording_node: Node) -> None:
+    """Issue 6: it is in Multus's configuration; CHECK can't know of an interface of it."""
+    node, cache = recording_node, recording_node.root / "multus"
+    pod = node.pod()
+    config = noop_network(node.root, "default-net", deviceID="0000:03:10.0")
+    multus.attach(node, pod, cache, {"default-net": config})
+    import_cache(node, cache)
+    content = (node.root / "state" / "attachments" / node.records()[0]).read_bytes()
+    (made,) = decode_stored_record(content).record.attachments
+    assert made.planned.device == AssignedDevice(id="0000:03:10.0")
+    assert not made.in_kernel
 
 
 def test_importing_twice_changes_nothing(recording_node: Node) -> None:

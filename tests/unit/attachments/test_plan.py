@@ -96,21 +96,18 @@ def test_the_default_networks_name_can_not_be_asked_for() -> None:
 
 
 def test_requests_become_capabilities_and_arguments() -> None:
-    """NPWG-10, NPWG-13, MULTUS-8, MULTUS-10."""
-    element = {"name": "a", "ips": ["10.0.0.1/24"], "mac": "02:00:00:00:00:01", "deviceID": "0:1"}
+    """NPWG-10, NPWG-13, MULTUS-8."""
+    element = {"name": "a", "ips": ["10.0.0.1/24"], "mac": "02:00:00:00:00:01"}
     plan = planned(json.dumps([element]), capabilities={"ips": True, "mac": True})
     assert plan[1].runtime.capability_args == {
         "ips": ["10.0.0.1/24"],
         "mac": "02:00:00:00:00:01",
-        "deviceID": "0:1",
     }
     assert plan[1].runtime.args == (
         ("K", "v"),
         ("IP", "10.0.0.1/24"),
         ("MAC", "02:00:00:00:00:01"),
     )
-    raw = plan[1].config.plugins[0].raw
-    assert (raw["deviceID"], raw["pciBusID"]) == ("0:1", "0:1")
 
 
 REQUESTS = [

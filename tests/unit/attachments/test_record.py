@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from metaplugin.attachments.calls import check_calls, in_version
+from metaplugin.attachments.devices import AssignedDevice
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.record import (
     MadeAttachment,
@@ -42,6 +43,7 @@ def some_record(own: Result | None = None) -> Record:
             ifname="net1", args=(("A", "1"),), capability_args={"mac": "02:00:00:00:00:01"}
         ),
         gateways=("10.0.0.1",),
+        device=AssignedDevice(id="0000:03:10.0", resource="example.com/vf", container="app"),
     )
     single = PlannedAttachment(
         name="d",
@@ -59,7 +61,7 @@ def some_record(own: Result | None = None) -> Record:
         created=12.5,
         attachments=(
             MadeAttachment(planned=single, own=own, result=own),
-            MadeAttachment(planned=chain, own=own, result=own),
+            MadeAttachment(planned=chain, own=own, result=own, in_kernel=own is None),
         ),
         complete=own is not None,
         status="[]",

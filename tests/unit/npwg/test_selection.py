@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -78,9 +79,31 @@ def test_the_json_form_has_every_key() -> None:
         "portMappings": keys["portMappings"],
         "bandwidth": keys["bandwidth"],
         "infinibandGUID": keys["infiniband-guid"],
-        "deviceID": keys["deviceID"],
     }
+    assert element.device_id == keys["deviceID"]
     assert legacy_cni_args(element) == (("IP", "10.0.0.1/24,fd00::1"), ("MAC", keys["mac"]))
+
+
+def test_an_element_may_say_which_device_it_means() -> None:
+    """Issue 6: by container, or by claim and request."""
+    assert one(container="app").container == "app"
+    element = one(claim="nic.x", request="data/fast")
+    assert (element.claim, element.request) == ("nic.x", "data/fast")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"deviceID": "0", "container": "a"}, "container: can't be given beside deviceID"),
+        ({"claim": "c", "container": "a"}, "claim: can't be given beside container"),
+        ({"request": "r"}, "request: needs claim"),
+        ({"claim": "c", "request": "r/"}, "request: is required"),
+        ({"claim": "c", "request": "r/s/t"}, "request: 's/t' is no Kubernetes name"),
+    ],
+)
+def test_a_device_is_named_in_one_way(keys: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidNetworkConfig, match=re.escape(f"networks[0].{told}")):
+        one(**keys)
 
 
 def test_absent_and_null_keys_are_the_same() -> None:
@@ -178,6 +201,10 @@ BAD = [
     ("cni-args", []),
     ("deviceID", ""),
     ("deviceID", 1),
+    ("container", ""),
+    ("container", "Not.A-Label"),
+    ("claim", 1),
+    ("claim", "a/b"),
 ]
 
 
