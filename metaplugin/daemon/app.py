@@ -15,6 +15,7 @@ import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from metaplugin.attachments.record import StoredRecord
 from metaplugin.cni.errors import CNIError
@@ -28,6 +29,8 @@ from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.status import StatusFolder
 from metaplugin.kubelet.answers import KubeletPlaces
 from metaplugin.kubelet.connection import KubeletConnection
+from metaplugin.install.default_network import DefaultNetwork
+from metaplugin.install.keeping import Keeper
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
 
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 TIDY_INTERVAL_S = 3600
 TRIM_S = 60
+LISTED_S = 10  # a server that is well has listed everything in less
 API_CLOSE_S = 5  # for answers of shims that have been served
 
 
@@ -80,19 +84,26 @@ async def run_daemon(config: DaemonConfig) -> None:
         side.start([stored.record for stored in await records.read_all()])
         await side.settle()
         tidying = asyncio.create_task(_keep_tidy(records, side))
-        await _serve(config, wire(config, side, records, disk), netlink, stop)
+        await _serve(config, wire(config, side, records, disk), side, Pools(disk, netlink), stop)
         tidying.cancel()
         await side.close()
     await database.close()
 
 
+class Pools(NamedTuple):
+    """The threads for what blocks."""
+
+    disk: Executor
+    netlink: Executor
+
+
 async def _serve(
-    config: DaemonConfig, node: Node, netlink: ThreadPoolExecutor, stop: asyncio.Event
+    config: DaemonConfig, node: Node, side: ClusterSide, pools: Pools, stop: asyncio.Event
 ) -> None:
     gc.freeze()  # what has been imported stays: no collection looks through it again
     shims = Shims(
         node=node,
-        netlink=netlink,
+        netlink=pools.netlink,
         reaping=ReapSchedule(config.reap_interval_seconds),
         place=RuntimePlace() if config.delegate_api else None,
     )
@@ -102,7 +113,7 @@ async def _serve(
             "no cluster: neither kubernetes nor manifests is configured, so pods get none of "
             "the networks that only their objects name"
         )
-    async with _delegate_api(config):
+    async with _delegate_api(config), _installation(config, node, side, server, pools.disk):
         log.info("serving", extra={"socket": str(server.path)})
         await server.serve(stop)
         await server.drain(config.deadlines.drain_seconds)
@@ -122,6 +133,39 @@ async def _delegate_api(config: DaemonConfig) -> AsyncIterator[None]:
     await api.start()
     yield
     await api.close(API_CLOSE_S)
+
+
+@asynccontextmanager
+async def _installation(
+    config: DaemonConfig, node: Node, side: ClusterSide, server: Server, disk: Executor
+) -> AsyncIterator[None]:
+    """Keep the runtime's CNI configuration while the block runs, where that is configured; it stays
+    afterwards."""
+    if config.installation is None:
+        yield
+        return
+    installation = config.installation
+    keeper = Keeper(
+        path=installation.cni_conf_dir / installation.file_name,
+        wanted=DefaultNetwork(node, installation.network_name).configuration,
+        events=side.events,
+        disk=disk,
+        beside_multus=installation.beside_multus,
+    )
+    keeping = asyncio.create_task(_keep_when_usable(keeper, side, server))
+    yield
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
+
+
+async def _keep_when_usable(keeper: Keeper, side: ClusterSide, server: Server) -> None:
+    """Keep the CNI configuration once pods can be served. Where the cluster can't say what there is
+    a pod that is told to try again is better than one without its networks."""
+    await server.listening.wait()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(side.listed(), LISTED_S)
+    await keeper.keep()
 
 
 async def tidy_up(records: RecordFolder, side: ClusterSide) -> None:

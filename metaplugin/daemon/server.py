@@ -196,6 +196,7 @@ class Server:
 
     path: Path
     shims: Shims
+    listening: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -203,6 +204,7 @@ class Server:
         made."""
         listener = _listen(self.path)
         identity = self.path.stat().st_ino
+        self.listening.set()
         accepting = asyncio.create_task(self._accept(listener))
         try:
             await stop.wait()
