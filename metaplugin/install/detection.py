@@ -77,28 +77,32 @@ def _installed(root: Path) -> Iterator[tuple[Runtime, dict[str, Choice]]]:
         files = [file for pattern in runtime.patterns for file in _matching(root, pattern)]
         if files:
             chosen = _by_default(f"{runtime.name}'s default: {', '.join(files)} has no other")
-            for name in files:
-                chosen |= _said(root, name, runtime)
-            yield runtime, chosen
+            yield runtime, chosen | _said(root, files, runtime)
 
 
 def _matching(root: Path, pattern: str) -> list[str]:
     return [f"/{path.relative_to(root)}" for path in sorted(root.glob(pattern.lstrip("/")))]
 
 
-def _said(root: Path, name: str, runtime: Runtime) -> dict[str, Choice]:
-    """Return what a file says, and what those that it imports do."""
-    raw = _load(below(root, name), name)
-    chosen = {
-        key: Choice(path=Path(os.path.normpath(value)), reason=f"{word} in {name}")
-        for key, word, value in runtime.keys(raw)
-        if isinstance(value, str) and value
-    }
-    imports = raw.get("imports")
-    for pattern in imports if isinstance(imports, list) else []:
-        for imported in _matching(root, os.path.join(os.path.dirname(name), str(pattern))):
-            if imported != name:
-                chosen |= _said(root, imported, runtime)
+def _said(root: Path, files: list[str], runtime: Runtime) -> dict[str, Choice]:
+    """Return what the files say, and those that they import, each after the one that names it."""
+    chosen: dict[str, Choice] = {}
+    to_read, seen = list(files), set()
+    while to_read:
+        name = to_read.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        raw = _load(below(root, name), name)
+        chosen |= {
+            key: Choice(path=Path(os.path.normpath(value)), reason=f"{word} in {name}")
+            for key, word, value in runtime.keys(raw)
+            if isinstance(value, str) and value
+        }
+        imports = raw.get("imports")
+        patterns = [str(each) for each in imports] if isinstance(imports, list) else []
+        places = [os.path.join(os.path.dirname(name), pattern) for pattern in patterns]
+        to_read[:0] = [imported for place in places for imported in _matching(root, place)]
     return chosen
 
 

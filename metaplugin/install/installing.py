@@ -76,10 +76,14 @@ def install(plan: Plan, say: Say) -> None:
     with taking_turns(plan.here(plan.config.state_dir)):
         before = _runtime_named_by(bin_dir / SHIM_CONF)
         _put_runtime(plan, say)
-        _put_config(plan, say, only_if_absent=True)
+        # A new runtime reads an old file; an old one may not know a new file's keys.
+        absent = not plan.here(plan.config_path).exists()
+        if absent:
+            _put_config(plan, say)
         say(_told(bin_dir / SHIM, changed=put(bin_dir / SHIM, shim, mode=0o755)))
         _put_shim_conf(plan, bin_dir / SHIM_CONF, say)
-        _put_config(plan, say, only_if_absent=False)
+        if not absent:
+            _put_config(plan, say)
         keep = {before, plan.tree.version if plan.tree else before}
         for version in remove_trees(plan.here(plan.versions), keep=keep):
             say(f"{plan.versions / version}: removed, no longer used")
@@ -148,11 +152,10 @@ def _put_shim_conf(plan: Plan, path: Path, say: Say) -> None:
     _put_generated(path, content, say)
 
 
-def _put_config(plan: Plan, say: Say, *, only_if_absent: bool) -> None:
-    """Write the host's copy. First if there is none, else last: a new runtime reads an old file,
-    an old one may not know a new file's keys."""
+def _put_config(plan: Plan, say: Say) -> None:
+    """Write the host's copy."""
     path = plan.here(plan.config_path)
-    if plan.source is None or (only_if_absent and path.exists()):
+    if plan.source is None:
         return
     source = content_of(plan.source)
     if source is None:
