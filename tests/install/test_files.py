@@ -87,7 +87,6 @@ def test_whatever_ends_it_the_file_is_whole(call: str, moment: str, target: Path
     """Killed at, or refused, each system call on the folder; the next one leaves no trace of it."""
     folder = target.parent
     action = "signal=KILL" if moment == "enter" else "error=EIO"
-    name = call.split(",")[-1] if call != "openat" else "openat"
     names = [str(target), str(folder), f"{folder}/.metaplugin.unfinished"]
     paths = [option for each in names for option in ("-P", each)]
     seen = set()
@@ -99,7 +98,7 @@ def test_whatever_ends_it_the_file_is_whole(call: str, moment: str, target: Path
             [*command, sys.executable, "-c", PUT, target], check=False, capture_output=True
         )
         content = target.read_bytes()
-        assert content in (OLD, NEW), name
+        assert content in (OLD, NEW)
         seen.add((done.returncode == 0, content))
         if done.returncode == 0:
             break
