@@ -17,6 +17,7 @@ CNI_VERSION = "1.0.0"  # containerd 1.6 refuses results of 1.1.0
 CNI_VERSIONS = ["0.4.0", "1.0.0", "1.1.0"]
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 MULTUS_TYPES = ("multus", "multus-shim")
+BAK_SUFFIX = ".cilium_bak"  # what Cilium renames others' configurations to
 SUFFIXES = (".conf", ".conflist", ".json")  # what runtimes read
 BASIC_CAPABILITIES = ("portMappings", "bandwidth")  # of a default network that isn't known here
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from metaplugin.cni.errors import CNIError
-from metaplugin.install.conflist import Installed, installed, kind_of
+from metaplugin.install.conflist import BAK_SUFFIX, Installed, installed, kind_of
 from metaplugin.install.files import InstallError, put
 from metaplugin.install.installing import multus_first
 
@@ -28,7 +28,6 @@ INTERVAL_S = 3
 CONTESTED = 3  # restorations in a row that are no coincidence
 LONGEST_PAUSE_S = 300
 PEACE_S = 600  # so long undisturbed, and a disturbance is the first again
-BAK_SUFFIX = ".cilium_bak"  # what Cilium renames others' configurations to
 
 EventKind = Literal["Normal", "Warning"]
 

@@ -11,11 +11,12 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaplugin.install.conflist import installed, kind_of
+from metaplugin.install.conflist import BAK_SUFFIX, installed, kind_of
 from metaplugin.install.files import InstallError, content_of, put, remove
 from metaplugin.install.installing import SHIM, SHIM_CONF, Say, taking_turns
 from metaplugin.install.runtime_tree import remove_trees
@@ -23,6 +24,8 @@ from metaplugin.install.texts import GENERATED
 from metaplugin.state.records import survey
 from metaplugin.wire.container import DamagedRecord
 
+RUN_ENTRIES = ("daemon.sock", "locks")
+STATE_ENTRIES = ("attachments", "runtime", "state.db*", "tombstones")
 SETTLE_S = 1  # runtimes take a changed folder in within this
 CALLS_S = 10  # a call that runs, and isn't stuck, ends within this
 
@@ -51,12 +54,10 @@ def uninstall(removal: Removal, say: Say) -> None:
             _told(remove(removal.bin_dir / name), removal.bin_dir / name, say)
         if (content_of(removal.config_path) or b"").startswith(GENERATED):
             _told(remove(removal.config_path), removal.config_path, say)
-        shutil.rmtree(removal.run_dir, ignore_errors=True)
+        _remove_ours(removal.run_dir, RUN_ENTRIES, say)
         for version in remove_trees(removal.state_dir / "runtime", keep=()):
             say(f"{removal.state_dir / 'runtime' / version}: removed")
-        if removal.purge:
-            shutil.rmtree(removal.state_dir, ignore_errors=True)
-            say(f"{removal.state_dir}: removed")
+        _remove_ours(removal.state_dir, STATE_ENTRIES if removal.purge else ("runtime",), say)
 
 
 def _require_unused(removal: Removal, say: Say) -> None:
@@ -85,6 +86,9 @@ def _remove_configuration(removal: Removal, say: Say) -> None:
     if content is not None:
         _told(remove(path), path, say)
         time.sleep(SETTLE_S)
+    renamed = path.with_name(path.name + BAK_SUFFIX)
+    if kind_of(renamed) == "ours":
+        _told(remove(renamed), renamed, say)
     _await_calls(removal.run_dir)
     started = list(_attachments(removal.state_dir))
     if started and not removal.force:
@@ -137,6 +141,19 @@ def _is_served(run_dir: Path) -> bool:
     finally:
         os.close(folder)
     return True
+
+
+def _remove_ours(folder: Path, patterns: Iterable[str], say: Say) -> None:
+    """Remove what is ours in a folder that somebody may share with us, and the folder if nothing
+    else is in it."""
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        say(f"{path}: removed")
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _told(removed: bool, path: Path, say: Say) -> None:  # noqa: FBT001 - reads as a sentence

@@ -115,7 +115,7 @@ def test_multus_is_not_pushed_aside(host: Host) -> None:
     host.config.write_text("installation: {besideMultus: true}")
     done = host.install("--configuration")
     assert done.code == 0, done.text
-    assert sorted(host.net_d.iterdir())[0].name == "00-metaplugin.conflist"
+    assert min(path.name for path in host.net_d.iterdir()) == "00-metaplugin.conflist"
 
 
 @pytest.mark.parametrize(
@@ -286,9 +286,7 @@ KILLED_AT += [*(("fsync", n) for n in range(1, 9)), ("syncfs", 1), ("syncfs", 2)
 
 
 @pytest.mark.parametrize(("call", "when"), KILLED_AT)
-def test_killed_anywhere_the_node_has_the_old_or_the_new(
-    call: str, when: int, host: Host
-) -> None:
+def test_killed_anywhere_the_node_has_the_old_or_the_new(call: str, when: int, host: Host) -> None:
     """Issue 7: what the shim's file names is there, whole, and the next installer finishes."""
     host.install("--configuration")
     host.config.write_text("installation: {addWaitMs: 7}\n")

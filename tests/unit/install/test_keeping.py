@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_two_that_fight_wait_longer_each_time(watched: Watched) -> None:
             watched.path.rename(f"{watched.path}.cilium_bak")
             restored.append(watched.clock)
         watched.look()
-    pauses = [later - earlier for earlier, later in zip(restored[1:], restored[2:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(restored[1:])]
     assert pauses[:5] == [6, 12, 24, 48, 96]
     assert max(pauses) == 300
     kind, reason, message = watched.told.events[-1]
