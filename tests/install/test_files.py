@@ -51,8 +51,9 @@ def test_an_equal_file_is_left_alone(target: Path) -> None:
 
 
 def test_mode_and_owner_are_put_right(target: Path) -> None:
-    for spoil in (lambda: target.chmod(0o777), lambda: os.chown(target, 1, 1)):
-        spoil()
+    for mode, owner in ((0o777, 0), (0o755, 1)):
+        target.chmod(mode)
+        os.chown(target, owner, 0)
         assert put(target, OLD, mode=0o755)
         assert (target.stat().st_mode & 0o7777, target.stat().st_uid) == (0o755, 0)
 
