@@ -86,7 +86,17 @@ class Keeper:
     _patience: Patience = field(default_factory=Patience)
     _written: bytes | None = None  # by us, or found as we would have written it
     _last_wanted: bytes | None = None
+    _disturbed: bool = False  # as somebody else has left it, for now
     _told: dict[str, str] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        """Say why pods may not get their networks, "" when all is well."""
+        known = next(iter(self._told.values()), "")
+        if self._written is None:
+            return known or f"{self.path} has not been written yet"
+        if self._disturbed:
+            return f"{self.path}: another component changes it again and again"
+        return known
 
     async def keep(self) -> None:
         """Look again and again, until cancelled."""
@@ -126,7 +136,7 @@ class Keeper:
         if view.ours == wanted:
             if self._written is None:
                 log.info("CNI configuration found as it should be", extra=self._where)
-            self._written = wanted
+            self._written, self._disturbed = wanted, False
         elif self._written is None:
             await self._write_first(wanted, view)
         elif view.ours == self._written:
@@ -149,6 +159,7 @@ class Keeper:
     async def _restore(self, wanted: bytes, view: View) -> None:
         now = self.now()
         if not self._patience.may_restore(now):
+            self._disturbed = True
             return
         await self._put(wanted)
         self._patience.note(now)
@@ -169,7 +180,7 @@ class Keeper:
     async def _put(self, wanted: bytes) -> None:
         write = partial(put, self.path, wanted, mode=0o644)
         await asyncio.get_running_loop().run_in_executor(self.disk, write)
-        self._written = wanted
+        self._written, self._disturbed = wanted, False
 
     def _look_around(self, view: View) -> None:
         """Tell of a configuration that runtimes take before ours."""

@@ -59,10 +59,10 @@ def read_tree(root: Path) -> RuntimeTree:
     return RuntimeTree(root=root, version=version, program=command[0])
 
 
-def own_tree(inside: Path = Path(__file__)) -> RuntimeTree | None:
-    """Return the tree that `inside`, by itself this program, is part of; None for another kind of
-    installation. Raise InstallError for a damaged one."""
-    for folder in inside.parents:
+def own_tree() -> RuntimeTree | None:
+    """Return the tree that this program is part of; None for another kind of installation. Raise
+    InstallError for a damaged one."""
+    for folder in Path(__file__).parents:
         if (folder / MANIFEST).is_file():
             return read_tree(folder)
     return None

@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from metaplugin.install.runtime_tree import remove_trees
 from tests.install.host import Host, make_tree
-from tests.system.node import SHIM
+from tests.system.node import REPOSITORY, SHIM
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -179,6 +181,25 @@ def test_a_runtime_that_somebody_runs_stays(host: Host) -> None:
     os.close(held)
     host.install()
     assert host.versions() == ["3"]
+
+
+def test_who_runs_from_a_tree_holds_it(host: Host) -> None:
+    """What `metaplugin standalone` does first."""
+    host.install()
+    tree = host.state / "runtime/1"
+    shutil.copytree(REPOSITORY / "metaplugin", tree / "lib/metaplugin")
+    script = "from metaplugin.install.runtime_tree import *; hold_own_tree(); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tree / "lib",
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        assert remove_trees(tree.parent, keep=()) == []
+        process.communicate(b"\n")
+    assert remove_trees(tree.parent, keep=()) == ["1"]
 
 
 def test_a_damaged_runtime_is_replaced(host: Host) -> None:

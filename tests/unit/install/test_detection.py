@@ -25,7 +25,7 @@ version = 3
 """
 VERSION_1 = """
 [plugins.cri.cni]
-bin_dir = "/home/kubernetes/bin"
+bin_dir = "/usr/libexec/cni"
 """
 K3S = """
 version = 3
@@ -82,7 +82,7 @@ def node(root: Path, files: dict[str, str]) -> Path:
     [
         ({CONTAINERD_FILE: DEBIAN}, "/usr/lib/cni", "/etc/cni/net.d"),
         ({CONTAINERD_FILE: CONTAINERD_2}, "/opt/plugins", "/etc/cni/net.d"),
-        ({CONTAINERD_FILE: VERSION_1}, "/home/kubernetes/bin", "/etc/cni/net.d"),
+        ({CONTAINERD_FILE: VERSION_1}, "/usr/libexec/cni", "/etc/cni/net.d"),
         (
             {K3S_FILE: K3S},
             "/var/lib/rancher/k3s/data/cni",

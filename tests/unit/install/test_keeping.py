@@ -199,6 +199,27 @@ def test_a_configuration_before_ours_is_told(watched: Watched) -> None:
     assert watched.told.reasons == ["CNIConfigurationWritten", "CNIConfigurationNotFirst"]
 
 
+def test_what_keeps_pods_from_their_networks_is_said(watched: Watched) -> None:
+    """For the daemon's readiness."""
+    keeper = watched.keeper
+    assert "has not been written yet" in keeper.problem()
+    watched.content = None
+    watched.look()
+    assert "waiting for a default network" in keeper.problem()
+    watched.content = OURS
+    watched.look()
+    assert keeper.problem() == ""
+    for _ in range(3):
+        watched.path.unlink(missing_ok=True)
+        watched.look()
+    assert "again and again" in keeper.problem()
+    watched.look(20)
+    assert keeper.problem() == ""
+    watched.path.with_name("00-calico.conflist").write_text(CALICO)
+    watched.look()
+    assert "comes before" in keeper.problem()
+
+
 def test_a_folder_that_is_gone_is_told_once(watched: Watched) -> None:
     watched.look()
     watched.path.unlink()
