@@ -209,8 +209,8 @@ def test_what_keeps_pods_from_their_networks_is_said(watched: Watched) -> None:
     watched.content = OURS
     watched.look()
     assert keeper.problem() == ""
-    for _ in range(3):
-        watched.path.unlink(missing_ok=True)
+    for _ in range(2):
+        watched.path.unlink()
         watched.look()
     assert "again and again" in keeper.problem()
     watched.look(20)
