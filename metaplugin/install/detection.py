@@ -8,6 +8,7 @@ and the manifests say where they are.
 from __future__ import annotations
 
 import os
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from metaplugin.install.files import InstallError
 
 DEFAULT_BIN_DIR = Path("/opt/cni/bin")
 DEFAULT_CONF_DIR = Path("/etc/cni/net.d")
+DUMP_S = 10
 UNSEEN = "the default; no container runtime's configuration can be seen here"
 _SNAP_DATA = "/var/snap/microk8s/current"
 
@@ -48,6 +50,7 @@ class Runtime:
     patterns: tuple[str, ...]
     socket: str
     keys: Callable[[Mapping[str, Any]], Iterator[tuple[str, str, Any]]]
+    dump: tuple[str, ...] = ()  # prints the configuration with what is built in
 
 
 def detect(root: Path, bin_dir: Path | None, conf_dir: Path | None) -> Places:
@@ -77,7 +80,22 @@ def _installed(root: Path) -> Iterator[tuple[Runtime, dict[str, Choice]]]:
         files = [file for pattern in runtime.patterns for file in _matching(root, pattern)]
         if files:
             chosen = _by_default(f"{runtime.name}'s default: {', '.join(files)} has no other")
-            yield runtime, chosen | _said(root, files, runtime)
+            said = _said(root, files, runtime)
+            if len(said) < len(chosen) and root == Path("/") and runtime.dump:
+                chosen |= _built_in(runtime)
+            yield runtime, chosen | said
+
+
+def _built_in(runtime: Runtime) -> dict[str, Choice]:
+    """Return what the runtime's own program says, for distributions build in folders of theirs; {}
+    where it isn't there."""
+    told = " ".join(runtime.dump)
+    try:
+        done = subprocess.run(runtime.dump, check=True, capture_output=True, timeout=DUMP_S)
+        raw = tomllib.loads(done.stdout.decode())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
+    return _choices(raw, runtime, f"`{told}`")
 
 
 def _matching(root: Path, pattern: str) -> list[str]:
@@ -94,16 +112,20 @@ def _said(root: Path, files: list[str], runtime: Runtime) -> dict[str, Choice]:
             continue
         seen.add(name)
         raw = _load(below(root, name), name)
-        chosen |= {
-            key: Choice(path=Path(os.path.normpath(value)), reason=f"{word} in {name}")
-            for key, word, value in runtime.keys(raw)
-            if isinstance(value, str) and value
-        }
+        chosen |= _choices(raw, runtime, name)
         imports = raw.get("imports")
         patterns = [str(each) for each in imports] if isinstance(imports, list) else []
         places = [os.path.join(os.path.dirname(name), pattern) for pattern in patterns]
         to_read[:0] = [imported for place in places for imported in _matching(root, place)]
     return chosen
+
+
+def _choices(raw: Mapping[str, Any], runtime: Runtime, source: str) -> dict[str, Choice]:
+    return {
+        key: Choice(path=Path(os.path.normpath(value)), reason=f"{word} in {source}")
+        for key, word, value in runtime.keys(raw)
+        if isinstance(value, str) and value
+    }
 
 
 def _of_the_one(found: list[tuple[Runtime, dict[str, Choice]]], root: Path) -> dict[str, Choice]:
@@ -197,6 +219,7 @@ RUNTIMES = (
         patterns=("/etc/containerd/config.toml",),
         socket=_CONTAINERD_SOCKET,
         keys=_containerd,
+        dump=("containerd", "config", "dump"),
     ),
     Runtime(
         name="CRI-O",  # OpenShift's too
