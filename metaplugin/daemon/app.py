@@ -27,10 +27,10 @@ from metaplugin.daemon.surroundings import RuntimePlace
 from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.status import StatusFolder
-from metaplugin.kubelet.answers import KubeletPlaces
-from metaplugin.kubelet.connection import KubeletConnection
 from metaplugin.install.default_network import DefaultNetwork
 from metaplugin.install.keeping import Keeper
+from metaplugin.kubelet.answers import KubeletPlaces
+from metaplugin.kubelet.connection import KubeletConnection
 from metaplugin.state.database import StateDatabase
 from metaplugin.state.records import RecordFolder
 

@@ -101,11 +101,14 @@ class Keeper:
     async def keep(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                log.exception("defect")
             await asyncio.sleep(INTERVAL_S)
 
     async def look(self) -> None:
-        """Look once, and do what is to be done; never raise but CancelledError."""
+        """Look once, and do what is to be done."""
         try:
             wanted = await self._what_is_wanted()
             loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ import pytest
 from metaplugin.install.texts import GENERATED
 from tests.controlplane.cluster import Cluster
 from tests.outage.scene import Scene, recording_node, wait_until
-from tests.system.node import CLI, Node, new_root, noop_network
+from tests.system.node import CLI, SHIM, Node, new_root, noop_network
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -127,6 +127,39 @@ def test_a_real_api_server_takes_events_on_the_node(cluster: Cluster) -> None:
     finally:
         sys.stdout.write(node.log.read_text())
         scene.close()
+
+
+def test_two_that_fight_are_told_of(kept_node: Node) -> None:
+    """MULTUS C8: something renames our file whenever it is there, as Cilium does."""
+    add_default(kept_node)
+    kept_node.start()
+
+    def fought() -> bool:
+        if file(kept_node).exists():
+            file(kept_node).rename(file(kept_node, "00-metaplugin.conflist.cilium_bak"))
+        return "CNI configuration contested" in kept_node.log.read_text()
+
+    until(fought, kept_node, 60)
+    assert kept_node.log.read_text().count("CNI configuration restored") == 2
+    pod = kept_node.pod()
+    assert kept_node.add(pod).exit_code == 0
+    assert kept_node.delete(pod).exit_code == 0
+
+
+def test_from_a_virtual_environment_the_fallback_is_its_program(kept_node: Node) -> None:
+    """Installed by hand, from a wheel: no runtime tree."""
+    add_default(kept_node)
+    kept_node.write_config()
+    program = Path(sys.executable).with_name("metaplugin")
+    paths = {"--config": "daemon.yaml", "--bin-dir": "bin", "--conf-dir": "cni"}
+    words = [word for option, name in paths.items() for word in (option, kept_node.root / name)]
+    command = [program, "install", *words, "--shim", SHIM, "--configuration"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"the shim starts {program}" in done.stdout
+    assert f"fallback={program}\n" in (kept_node.root / "bin/metaplugin.conf").read_text()
+    kept_node.start()
+    until(lambda: "found as it should be" in kept_node.log.read_text(), kept_node)
 
 
 # --- taking it away
