@@ -141,13 +141,11 @@ def uninstall(*, force: bool, purge: bool, **paths: Path | None) -> None:
         root = asked.host
         found = below(root, asked.config_path)
         ours = load_source(found) if found.exists() else DaemonConfig()
-        installation = ours.installation or InstallationConfig()
         stated = ours.installation.cni_conf_dir if ours.installation else None
         places = detect(root, asked.bin_dir, asked.conf_dir or stated)
         removal = Removal(
             bin_dir=below(root, places.bin_dir.path),
             conf_dir=below(root, places.conf_dir.path),
-            file_name=installation.file_name,
             state_dir=below(root, ours.state_dir),
             run_dir=below(root, ours.run_dir),
             config_path=found,

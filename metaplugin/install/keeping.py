@@ -69,7 +69,7 @@ class View:
 
     def first_before(self, path: Path) -> Installed | None:
         """Return the configuration that runtimes take before the one at `path`."""
-        usable = (each for each in self.others if each.kind in ("network", "multus"))
+        usable = (each for each in self.others if each.kind != "unreadable")
         return next((each for each in usable if each.path.name < path.name), None)
 
 

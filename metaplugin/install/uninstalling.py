@@ -25,7 +25,7 @@ from metaplugin.state.records import survey
 from metaplugin.wire.container import DamagedRecord
 
 RUN_ENTRIES = ("daemon.sock", "locks")
-STATE_ENTRIES = ("attachments", "runtime", "state.db*", "tombstones")
+STATE_ENTRIES = ("attachments", "state.db*", "tombstones")
 SETTLE_S = 1  # runtimes take a changed folder in within this
 CALLS_S = 10  # a call that runs, and isn't stuck, ends within this
 
@@ -36,7 +36,6 @@ class Removal:
 
     bin_dir: Path
     conf_dir: Path
-    file_name: str
     state_dir: Path
     run_dir: Path
     config_path: Path
@@ -55,9 +54,13 @@ def uninstall(removal: Removal, say: Say) -> None:
         if (content_of(removal.config_path) or b"").startswith(GENERATED):
             _told(remove(removal.config_path), removal.config_path, say)
         _remove_ours(removal.run_dir, RUN_ENTRIES, say)
-        for version in remove_trees(removal.state_dir / "runtime", keep=()):
-            say(f"{removal.state_dir / 'runtime' / version}: removed")
-        _remove_ours(removal.state_dir, STATE_ENTRIES if removal.purge else ("runtime",), say)
+        versions = removal.state_dir / "runtime"
+        for version in remove_trees(versions, keep=()):
+            say(f"{versions / version}: removed")
+        with suppress(OSError):
+            versions.rmdir()  # somebody may still run from one
+        if removal.purge:
+            _remove_ours(removal.state_dir, STATE_ENTRIES, say)
 
 
 def _require_unused(removal: Removal, say: Say) -> None:
@@ -80,25 +83,32 @@ def _require_unused(removal: Removal, say: Say) -> None:
 
 
 def _remove_configuration(removal: Removal, say: Say) -> None:
-    """Remove our configuration, and put it back if a pod got attached by it meanwhile."""
-    path = removal.conf_dir / removal.file_name
-    content = content_of(path) if kind_of(path) == "ours" else None
-    if content is not None:
+    """Remove every configuration that names us, whoever wrote it: without the shim the runtime
+    could start no pod by it. Put them back if a pod got attached meanwhile."""
+    removed = {path: content_of(path) for path in _ours(removal.conf_dir)}
+    for path in removed:
         _told(remove(path), path, say)
+    if removed:
         time.sleep(SETTLE_S)
-    renamed = path.with_name(path.name + BAK_SUFFIX)
-    if kind_of(renamed) == "ours":
-        _told(remove(renamed), renamed, say)
     _await_calls(removal.run_dir)
     started = list(_attachments(removal.state_dir))
     if started and not removal.force:
-        if content is not None:
-            put(path, content, mode=0o644)
+        for path, content in removed.items():
+            put(path, content or b"", mode=0o644)
         raise InstallError(
             f"not uninstalled: pods have started meanwhile ({'; '.join(started)}): cordon the node "
             "before you drain it"
         )
     _tell_what_is_first(removal.conf_dir, say)
+
+
+def _ours(folder: Path) -> list[Path]:
+    """Return the configurations that name us, and what Cilium has made of one."""
+    if not folder.is_dir():
+        return []
+    found = [each.path for each in installed(folder) if each.kind == "ours"]
+    renamed = sorted(folder.glob(f"*{BAK_SUFFIX}"))
+    return found + [path for path in renamed if kind_of(path) == "ours"]
 
 
 def _tell_what_is_first(folder: Path, say: Say) -> None:

@@ -202,6 +202,23 @@ def test_who_runs_from_a_tree_holds_it(host: Host) -> None:
     assert remove_trees(tree.parent, keep=()) == ["1"]
 
 
+def test_the_command_may_remove_the_tree_that_it_runs_from(host: Host) -> None:
+    """A node without an image has no other program to uninstall with."""
+    host.install("--configuration")
+    tree = host.state / "runtime/1"
+    shutil.copytree(REPOSITORY / "metaplugin", tree / "lib/metaplugin")
+    done = subprocess.run(
+        [sys.executable, "-m", "metaplugin.daemon.cli", "uninstall", "--root", str(host.root)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tree / "lib",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert [path.name for path in host.root.rglob("*") if path.is_file()] == ["10-calico.conflist"]
+
+
 def test_a_damaged_runtime_is_replaced(host: Host) -> None:
     """A power loss may have emptied a file."""
     host.install()
