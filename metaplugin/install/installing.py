@@ -5,6 +5,7 @@ before the file that names it, the shim before what it reads, the runtime's CNI 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def taking_turns(state_dir: Path) -> Iterator[None]:
     """Be the only installer; raise InstallError."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(state_dir.stat().st_mode) != 0o700:  # as the kubelet makes a hostPath
+            state_dir.chmod(0o700)
         with locked(state_dir):
             yield
     except OSError as exc:

@@ -49,6 +49,14 @@ def test_everything_is_put_where_it_belongs(host: Host) -> None:
     assert [path.name for path in host.net_d.iterdir()] == ["10-calico.conflist"]
 
 
+def test_the_state_is_roots_alone(host: Host) -> None:
+    """The kubelet makes a hostPath's folder for everybody to read."""
+    host.state.mkdir(parents=True)
+    host.state.chmod(0o755)
+    host.install()
+    assert host.state.stat().st_mode & 0o7777 == 0o700
+
+
 def test_what_is_equal_is_not_touched(host: Host) -> None:
     host.install("--configuration")
     before = snapshot(host)
