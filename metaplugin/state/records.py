@@ -46,7 +46,8 @@ class RecordFolder:
         return [stored for stored in found.values() if isinstance(stored, StoredRecord)]
 
     async def damaged(self, container_id: str) -> Sequence[str]:
-        found = await self._run(lambda: self._survey(f"{sandbox_file_name(container_id)}@"))
+        prefix = f"{sandbox_file_name(container_id)}@"
+        found = await self._run(lambda: survey(self._state, prefix))
         return [name for name, stored in found.items() if isinstance(stored, DamagedRecord)]
 
     async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
