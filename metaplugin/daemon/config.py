@@ -173,6 +173,12 @@ def load_config(path: Path) -> DaemonConfig:
     except ValidationError as exc:
         problems = [_problem(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
         raise ConfigurationError(f"{path}: " + "; ".join(problems)) from exc
+    _check_together(path, config)
+    return config
+
+
+def _check_together(path: Path, config: DaemonConfig) -> None:
+    """Raise ConfigurationError for what no key can say by itself."""
     if config.manifests and config.kubernetes:
         raise ConfigurationError(f"{path}: manifests, kubernetes: one of them is the cluster")
     if config.installation:
@@ -187,7 +193,6 @@ def load_config(path: Path) -> DaemonConfig:
             raise ConfigurationError(f"{path}: kubelet.{where}: must be an absolute path")
     if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
         raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
-    return config
 
 
 def _check_installation(path: Path, installation: InstallationConfig) -> None:
