@@ -31,6 +31,8 @@ from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.folder.device_info import DeviceInfoFolder
 from metaplugin.folder.status import StatusFolder
+from metaplugin.install.default_network import DefaultNetwork
+from metaplugin.install.keeping import Keeper
 from metaplugin.kubelet.answers import KubeletPlaces
 from metaplugin.kubelet.connection import KubeletConnection
 from metaplugin.state.database import StateDatabase
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 
 TIDY_INTERVAL_S = 3600
 TRIM_S = 60
+LISTED_S = 10  # a server that is well has listed everything in less
 API_CLOSE_S = 5  # for answers of shims that have been served
 
 
@@ -138,7 +141,11 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             "no cluster: neither kubernetes nor manifests is configured, so pods get none of "
             "the networks that only their objects name"
         )
-    async with _oversight(parts, server, metrics), _delegate_api(config):
+    async with (
+        _installation(parts, server) as keeper,
+        _oversight(parts, server, metrics, keeper),
+        _delegate_api(config),
+    ):
         gc.freeze()  # what has been imported stays: no collection looks through it again
         log.info("serving", extra={"socket": str(server.path)})
         await server.serve(stop)
@@ -147,14 +154,22 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _oversight(parts: _Parts, server: Server, metrics: Metrics) -> AsyncIterator[None]:
+async def _oversight(
+    parts: _Parts, server: Server, metrics: Metrics, keeper: Keeper | None
+) -> AsyncIterator[None]:
     """Watch over the daemon, for whoever runs it, while the block runs."""
     from metaplugin.daemon.oversight import Overseen, Oversight  # noqa: PLC0415 - as Metrics
 
     api = None if isinstance(parts.side, FolderConnection | NoCluster) else parts.side
     oversight = Oversight(
         parts.config,
-        Overseen(server=server, records=parts.records, pools=parts.pools, api=api),
+        Overseen(
+            server=server,
+            records=parts.records,
+            pools=parts.pools,
+            api=api,
+            installed=keeper.problem if keeper else None,
+        ),
         metrics,
     )
     oversight.start()
@@ -175,6 +190,37 @@ async def _delegate_api(config: DaemonConfig) -> AsyncIterator[None]:
     await api.start()
     yield
     await api.close(API_CLOSE_S)
+
+
+@asynccontextmanager
+async def _installation(parts: _Parts, server: Server) -> AsyncIterator[Keeper | None]:
+    """Keep the runtime's CNI configuration while the block runs, where that is configured; it stays
+    afterwards."""
+    installation, side = parts.config.installation, parts.side
+    if installation is None:
+        yield None
+        return
+    keeper = Keeper(
+        path=installation.cni_conf_dir / installation.file_name,
+        wanted=DefaultNetwork(parts.node, installation.network_name).configuration,
+        events=side.events,
+        disk=parts.pools["disk"],
+        beside_multus=installation.beside_multus,
+    )
+    keeping = asyncio.create_task(_keep_when_usable(keeper, side, server))
+    yield keeper
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
+
+
+async def _keep_when_usable(keeper: Keeper, side: ClusterSide, server: Server) -> None:
+    """Keep the CNI configuration once pods can be served. Where the cluster can't say what there is
+    a pod that is told to try again is better than one without its networks."""
+    await server.listening.wait()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(side.listed(), LISTED_S)
+    await keeper.keep()
 
 
 async def tidy_up(records: RecordFolder, side: ClusterSide, information: DeviceInfoFolder) -> None:

@@ -1,4 +1,5 @@
-"""The command line: `metaplugin daemon`, `standalone`, `check`, `migrate`, `demo`."""
+"""The command line: `metaplugin daemon`, `standalone`, `check`, `install`, `uninstall`, `migrate`,
+`demo`."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from metaplugin.daemon.config import ConfigurationError, DaemonConfig, load_conf
 from metaplugin.daemon.logs import set_up_logging
 from metaplugin.demo.bundle import EXAMPLES, SHIM
 from metaplugin.demo.namespaces import enter
+from metaplugin.install.cli import install, uninstall
+from metaplugin.install.runtime_tree import hold_own_tree
 from metaplugin.migrate.cli import migrate
 from metaplugin.standalone import run_standalone
 
@@ -27,6 +30,8 @@ def main() -> None:
 
 
 main.add_command(migrate)
+main.add_command(install)
+main.add_command(uninstall)
 
 config_option = click.option(
     "--config",
@@ -53,6 +58,7 @@ def _configured(path: Path) -> DaemonConfig:
 @click.option("--descriptor", type=int, required=True, help="The shim's socket.")
 def standalone(path: Path, descriptor: int) -> None:
     """Answer one shim's request: the shim starts this where no daemon runs (`fallback`)."""
+    hold_own_tree()
     asyncio.run(run_standalone(_configured(path), descriptor))
 
 
@@ -60,6 +66,7 @@ def standalone(path: Path, descriptor: int) -> None:
 @config_option
 def daemon(path: Path) -> None:
     """Serve this node's shims until SIGTERM."""
+    hold_own_tree()
     config = _configured(path)
     try:
         asyncio.run(run_daemon(config))

@@ -39,6 +39,9 @@ class Unpublished:
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         """Drop `error`: the runtime has it."""
 
+    def told(self, kind: str, reason: str, message: str) -> None:
+        """Drop `message`: the log has it."""
+
 
 class NoCluster:
     """The side of a node that has no cluster: no pods, no definitions, nobody to tell."""
@@ -52,6 +55,9 @@ class NoCluster:
         """Do nothing."""
 
     async def settle(self) -> None:
+        """Do nothing."""
+
+    async def listed(self) -> None:
         """Do nothing."""
 
     async def close(self) -> None:

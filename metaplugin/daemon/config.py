@@ -132,9 +132,27 @@ class DelegateApiConfig(_Section):
     cni_path: str = ""
 
 
+class InstallationConfig(_Section):
+    """The runtime's CNI configuration, which the daemon writes and keeps, and what the installer
+    puts into the shim's file. Paths are the host's."""
+
+    cni_conf_dir: Path = Path("/etc/cni/net.d")
+    file_name: str = Field(
+        default="00-metaplugin.conflist", pattern=r"^[^/.\x00][^/\x00]*\.conflist$"
+    )
+    network_name: str = Field(default="metaplugin", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$")
+    beside_multus: bool = False
+    add_wait_ms: int = Field(default=10_000, ge=0, le=3_600_000)
+    del_wait_ms: int | None = Field(default=None, ge=0, le=3_600_000)
+    status_wait_ms: int | None = Field(default=None, ge=0, le=3_600_000)
+    plugin_dirs: tuple[Path, ...] = ()
+    fallback_kubeconfig: Path | None = None
+
+
 class DaemonConfig(_Section):
     """What the daemon may be told. `clusterNetwork` names the default network: a net-attach-def
-    (`namespace/name`), the name of a configuration in `confDir`, or an absolute path."""
+    (`namespace/name`), the name of a configuration in `confDir`, or an absolute path; with
+    `installation` and without a name it is the first of the runtime's folder."""
 
     run_dir: Path = Path("/run/metaplugin")
     state_dir: Path = Path("/var/lib/cni/metaplugin")
@@ -157,6 +175,7 @@ class DaemonConfig(_Section):
     )
     delegate_api: DelegateApiConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
+    installation: InstallationConfig | None = None
     deadlines: DeadlinesConfig = DeadlinesConfig()
     reap_interval_seconds: float = Field(default=60, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -164,8 +183,9 @@ class DaemonConfig(_Section):
     def settings(self) -> Settings:
         """Return the part that the flows see."""
         deadlines = self.deadlines
+        folder = str(self.installation.cni_conf_dir) if self.installation else ""
         return Settings(
-            cluster_network=self.cluster_network,
+            cluster_network=self.cluster_network or folder,
             default_networks=self.default_networks,
             system_namespace=self.system_namespace,
             system_namespaces=self.system_namespaces,
@@ -207,8 +227,16 @@ def load_config(path: Path) -> DaemonConfig:
     except ValidationError as exc:
         problems = [_problem(error["loc"], error["type"], error["msg"]) for error in exc.errors()]
         raise ConfigurationError(f"{path}: " + "; ".join(problems)) from exc
+    _check_together(path, config)
+    return config
+
+
+def _check_together(path: Path, config: DaemonConfig) -> None:
+    """Raise ConfigurationError for what no key can say by itself."""
     if config.manifests and config.kubernetes:
         raise ConfigurationError(f"{path}: manifests, kubernetes: one of them is the cluster")
+    if config.installation:
+        _check_installation(path, config.installation)
     if config.delegate_api:
         _check_delegate_api(path, config.delegate_api, config.run_dir)
     for where, place in (
@@ -219,7 +247,18 @@ def load_config(path: Path) -> DaemonConfig:
             raise ConfigurationError(f"{path}: kubelet.{where}: must be an absolute path")
     if config.deadlines.rollback_seconds >= config.deadlines.request_seconds:
         raise ConfigurationError(f"{path}: deadlines.rollbackSeconds must be below requestSeconds")
-    return config
+
+
+def _check_installation(path: Path, installation: InstallationConfig) -> None:
+    places = {"cniConfDir": installation.cni_conf_dir}
+    places |= {f"pluginDirs[{i}]": each for i, each in enumerate(installation.plugin_dirs)}
+    if installation.fallback_kubeconfig:
+        places["fallbackKubeconfig"] = installation.fallback_kubeconfig
+    for where, place in places.items():
+        if not place.is_absolute() or not str(place).isprintable() or ":" in str(place):
+            raise ConfigurationError(
+                f"{path}: installation.{where}: must be an absolute path without ':'"
+            )
 
 
 def _check_delegate_api(path: Path, api: DelegateApiConfig, run_dir: Path) -> None:
@@ -247,6 +286,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "policy": PolicyConfig,
         "delegateApi": DelegateApiConfig,
         "metrics": MetricsConfig,
+        "installation": InstallationConfig,
         "deadlines": DeadlinesConfig,
     }
     section = sections[str(location[-1])] if location else DaemonConfig

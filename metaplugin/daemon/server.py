@@ -203,6 +203,7 @@ class Server:
 
     path: Path
     shims: Shims
+    listening: asyncio.Event = field(default_factory=asyncio.Event)
     draining: bool = False
     _identity: int = 0  # of the socket's file
     _tasks: dict[asyncio.Task[None], float] = field(default_factory=dict)  # began when
@@ -224,6 +225,7 @@ class Server:
         made."""
         listener = _listen(self.path)
         self._identity = self.path.stat().st_ino
+        self.listening.set()
         accepting = asyncio.create_task(self._accept(listener))
         try:
             await stop.wait()

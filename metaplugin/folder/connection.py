@@ -46,6 +46,9 @@ class FolderConnection:
     async def settle(self) -> None:
         """Wait for nothing: the folder is read at each request."""
 
+    async def listed(self) -> None:
+        """As `settle`."""
+
     async def close(self) -> None:
         if self._writing:
             self._writing.cancel()
@@ -56,4 +59,7 @@ class FolderConnection:
         """Leave it to the log."""
 
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
+        """Leave it to the log."""
+
+    def told(self, kind: str, reason: str, message: str) -> None:
         """Leave it to the log."""

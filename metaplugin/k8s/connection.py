@@ -126,9 +126,7 @@ class ApiConnection:
     async def settle(self) -> None:
         """Give the server a moment to say what there is, so that the first pods need no last known
         copies; none if it is away. Without an answer it is slow: they won't wait for it."""
-        waiting = [
-            asyncio.create_task(wait()) for wait in (self._all_listed, self._calls.gone.wait)
-        ]
+        waiting = [asyncio.create_task(wait()) for wait in (self.listed, self._calls.gone.wait)]
         await asyncio.wait(waiting, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()
@@ -136,7 +134,8 @@ class ApiConnection:
             self._health.waited_in_vain()
             self._calls.suspect()
 
-    async def _all_listed(self) -> None:
+    async def listed(self) -> None:
+        """Return once it is known which pods and net-attach-defs there are."""
         for store in (self._pods, self._definitions):
             await store.synced.wait()
 

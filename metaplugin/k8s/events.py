@@ -1,4 +1,5 @@
-"""Events on pods, for whoever reads `kubectl describe pod`: what was attached, or why not.
+"""Events on pods, for whoever reads `kubectl describe pod`: what was attached, or why not; and on
+the node, of what concerns all of them.
 
 Written in the background, some a second, oldest first; kept while the server is away, as many as
 are worth reading. The same failure of a pod is told once in a while.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from metaplugin.attachments.record import MadeAttachment, Record
-from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.attachments.runtime_conf import DEFAULT_NAMESPACE, PodReference
 from metaplugin.cni.environment import Command
 from metaplugin.cni.errors import CNIError, NetworkNotFound
 from metaplugin.cni.raw import JSONObject
@@ -96,6 +97,13 @@ class ApiEvents:
         """How many are still to be written."""
         return len(self._waiting)
 
+    def told(self, kind: str, reason: str, message: str) -> None:
+        """Tell the reader of the node, once in a while."""
+        key = ("", "", message)
+        if key not in self._told:
+            self._told[key] = True
+            self._append(self._node_event(kind, reason, message))
+
     async def keep_writing(self) -> None:
         """Write what waits; runs until it is cancelled."""
         credit, refilled = float(BURST), time.monotonic()
@@ -131,24 +139,32 @@ class ApiEvents:
             self._wake.clear()
 
     def _add(self, pod: PodReference, kind: str, reason: str, message: str) -> None:
-        self._waiting.append(_Waiting(self._event(pod, kind, reason, message), time.monotonic()))
-        self._wake.set()
-
-    def _event(self, pod: PodReference, kind: str, reason: str, message: str) -> JSONObject:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         known = self._pods.get((pod.namespace, pod.name))
         uid = known.uid if known and known.is_meant_by(pod) else pod.uid
+        involved = {"namespace": pod.namespace, "name": pod.name, **({"uid": uid} if uid else {})}
+        involved |= {"apiVersion": "v1", "kind": "Pod"}
+        self._append(self._event(involved, pod.namespace, kind, reason, message))
+
+    def _append(self, event: JSONObject) -> None:
+        self._waiting.append(_Waiting(event, time.monotonic()))
+        self._wake.set()
+
+    def _node_event(self, kind: str, reason: str, message: str) -> JSONObject:
+        """Return an event on this node, which kubectl looks for by its name in place of its UID, as
+        the kubelet writes it; events on what has no namespace are in `default`."""
+        name = self._node_name
+        involved = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+        return self._event(involved, DEFAULT_NAMESPACE, kind, reason, message)
+
+    def _event(
+        self, involved: JSONObject, namespace: str, kind: str, reason: str, message: str
+    ) -> JSONObject:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"namespace": pod.namespace, "name": _event_name(pod)},
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": pod.namespace,
-                "name": pod.name,
-                **({"uid": uid} if uid else {}),
-            },
+            "metadata": {"namespace": namespace, "name": _event_name(involved["name"])},
+            "involvedObject": involved,
             "type": kind,
             "reason": reason,
             "message": message[:MESSAGE_LIMIT],
@@ -161,9 +177,9 @@ class ApiEvents:
         }
 
 
-def _event_name(pod: PodReference) -> str:
+def _event_name(involved: str) -> str:
     """Return a name that is no other event's; an object's has at most 253 characters."""
-    return f"{pod.name[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
+    return f"{involved[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
 
 
 def _unattached(lacking: Sequence[str]) -> str:

@@ -29,28 +29,30 @@ class RecordFolder:
     """The port RecordReader over a state folder."""
 
     def __init__(self, state: Path, executor: Executor) -> None:
+        self._state = state
         self._attachments = state / "attachments"
         self._tombstones = state / "tombstones"
         self._executor = executor
 
     async def read(self, name: str) -> StoredRecord | None:
-        return await self._run(lambda: self._read(name))
+        return await self._run(lambda: _read(self._attachments / name))
 
     async def read_all(self, container_id: str = "") -> Sequence[StoredRecord]:
         prefix = f"{sandbox_file_name(container_id)}@" if container_id else ""
-        found = await self._run(lambda: self._survey(prefix))
+        found = await self._run(lambda: survey(self._state, prefix))
         for name, stored in found.items():
             if isinstance(stored, DamagedRecord):
                 log.error("damaged record", extra={"record": name, "error": str(stored)})
         return [stored for stored in found.values() if isinstance(stored, StoredRecord)]
 
     async def damaged(self, container_id: str) -> Sequence[str]:
-        found = await self._run(lambda: self._survey(f"{sandbox_file_name(container_id)}@"))
+        prefix = f"{sandbox_file_name(container_id)}@"
+        found = await self._run(lambda: survey(self._state, prefix))
         return [name for name, stored in found.items() if isinstance(stored, DamagedRecord)]
 
     async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
         """Return every record by name, or why it can't be read; raise IOFailure."""
-        return await self._run(lambda: self._survey(""))
+        return await self._run(lambda: survey(self._state))
 
     async def is_forgotten(self, name: str) -> bool:
         return await self._run((self._tombstones / name).exists)
@@ -65,39 +67,42 @@ class RecordFolder:
         except OSError as exc:
             raise IOFailure(f"records can't be read: {exc}") from exc
 
-    def _read(self, name: str) -> StoredRecord | None:
-        try:
-            content = (self._attachments / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        return decode_stored_record(content)
-
-    def _survey(self, prefix: str) -> dict[str, StoredRecord | DamagedRecord]:
-        found: dict[str, StoredRecord | DamagedRecord] = {}
-        for path in self._paths(self._attachments):
-            if not path.name.startswith(prefix):
-                continue
-            try:
-                stored = self._read(path.name)
-            except DamagedRecord as exc:
-                found[path.name] = exc
-                continue
-            if stored:
-                found[path.name] = stored
-        return found
-
     def _drop_old_tombstones(self) -> None:
         oldest = time.time() - TOMBSTONE_LIFE_S
-        for path in self._paths(self._tombstones):
+        for path in _paths(self._tombstones):
             with contextlib.suppress(FileNotFoundError):  # another process may sweep as well
                 if path.stat().st_mtime < oldest:
                     path.unlink()
 
-    @staticmethod
-    def _paths(folder: Path) -> list[Path]:
-        """Return the folder's records; a temporary file of the shim's has a name that none begins
-        with."""
+
+def survey(state: Path, prefix: str = "") -> dict[str, StoredRecord | DamagedRecord]:
+    """Return every record whose name begins with `prefix`, or why it can't be read; raise
+    OSError."""
+    found: dict[str, StoredRecord | DamagedRecord] = {}
+    for path in _paths(state / "attachments"):
+        if not path.name.startswith(prefix):
+            continue
         try:
-            return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        except FileNotFoundError:
-            return []
+            stored = _read(path)
+        except DamagedRecord as exc:
+            found[path.name] = exc
+            continue
+        if stored:
+            found[path.name] = stored
+    return found
+
+
+def _read(path: Path) -> StoredRecord | None:
+    try:
+        return decode_stored_record(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _paths(folder: Path) -> list[Path]:
+    """Return the folder's records; a temporary file of the shim's has a name that none begins
+    with."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        return []

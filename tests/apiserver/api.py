@@ -170,7 +170,8 @@ class Api:
             raise ApiError(
                 400, "the namespace of the provided object does not match the one of the request"
             )
-        if event.get("involvedObject", {}).get("namespace", "") != target.namespace:
+        # Events on what has no namespace are in `default`.
+        if (event.get("involvedObject", {}).get("namespace") or "default") != target.namespace:
             raise invalid(
                 "Event", name, "involvedObject.namespace", "does not match event.namespace"
             )

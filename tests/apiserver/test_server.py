@@ -285,5 +285,9 @@ def test_events_are_created_with_a_generated_name(server: ApiServer, client: Cli
     assert server.objects("Event") == [created]
     code, status = client.call(events, method="POST", body=created)
     assert (code, status["reason"]) == (409, "AlreadyExists")
-    code, _ = client.call("/api/v1/namespaces/other/events", method="POST", body=event)
-    assert code == 422
+    for involved in (event["involvedObject"], {"kind": "Node"}):
+        misplaced = event | {"involvedObject": involved}
+        code, _ = client.call("/api/v1/namespaces/other/events", method="POST", body=misplaced)
+        assert code == 422
+    code, _ = client.call(events, method="POST", body=event | {"involvedObject": {"kind": "Node"}})
+    assert code == 201

@@ -57,6 +57,21 @@ def test_each_attachment_is_told_as_users_know_it(server: ApiServer, side: Side)
     assert events[0]["source"] == {"component": "metaplugin", "host": NODE}
 
 
+def test_what_concerns_the_node_is_told_on_it_once(server: ApiServer, side: Side) -> None:
+    """As kubectl describe node looks for it: in `default`, the name as UID."""
+    for _ in range(2):
+        side.call(side.connection.events.told, "Warning", "CNIConfigurationRestored", "again")
+    [event] = told(server, 1)
+    assert event["metadata"]["namespace"] == "default"
+    assert event["involvedObject"] == {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": NODE,
+        "uid": NODE,
+    }
+    assert (event["type"], event["message"]) == ("Warning", "again")
+
+
 def test_requests_that_were_let_pass_are_told(server: ApiServer, side: Side) -> None:
     """NPWG-12, NPWG-15: whoever asked for an address reads that it may be another."""
     server.put(pod("a", uid="u"))

@@ -109,6 +109,12 @@ class Containerd:
         unmet = (each for each in conditions if each.type in wanted and not each.status)
         return "; ".join(f"{each.reason}: {each.message}" for each in unmet)
 
+    def networks(self) -> list[str]:
+        """Return the names of the networks that the runtime goes by now."""
+        reply = self.runtime.call("Status", verbose=True, timeout=30)
+        loaded = json.loads(reply.info["cniconfig"])["Networks"]
+        return [each["Config"]["Name"] for each in loaded if each["IFName"] != "lo"]
+
     def import_image(self) -> None:
         """Import an image of busybox alone, made here."""
         archive = self.root / "image.tar"
@@ -230,12 +236,15 @@ class Containerd:
 
 @contextlib.contextmanager
 def running(
-    node: Node, version: str = "1.0.0", folder: Path = Path("/usr/bin")
+    node: Node,
+    version: str = "1.0.0",
+    folder: Path = Path("/usr/bin"),
+    kind: type[Containerd] = Containerd,
 ) -> Iterator[Containerd]:
     """Run a folder's containerd on the node, its image imported; end all of it."""
     for needed in ("/run/containerd", "/var/lib/cni"):
         Path(needed).mkdir(parents=True, exist_ok=True)
-    containerd = Containerd(node, version, folder)
+    containerd = kind(node, version, folder)
     try:
         containerd.start()
         containerd.import_image()

@@ -26,7 +26,7 @@ _MESSAGES = """
 StatusRequest verbose:1:b
 RuntimeCondition type:1:s status:2:b reason:3:s message:4:s
 RuntimeStatus conditions:1:*RuntimeCondition
-StatusResponse status:1:RuntimeStatus
+StatusResponse status:1:RuntimeStatus info:2:m
 PortMapping protocol:1:i container_port:2:i host_port:3:i host_ip:4:s
 PodSandboxMetadata name:1:s uid:2:s namespace:3:s attempt:4:u
 NamespaceOption network:1:i pid:2:i ipc:3:i

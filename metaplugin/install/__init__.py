@@ -1,0 +1,1 @@
+"""metaplugin on a node's disk: put there, kept there, taken away."""
