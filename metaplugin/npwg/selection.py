@@ -27,6 +27,7 @@ _MAC_BYTES, _GUID_BYTES = 6, 8
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _BURST_OF = {"ingressBurst": "ingressRate", "egressBurst": "egressRate"}
 _NAMING_KEYS = ("name", "namespace", "interface", "interfaceRequest")
+_FORMER_KEYS = frozenset({"ipRequest", "macRequest"})  # of Multus long ago; nobody reads them
 _NEAR = 0.8  # of difflib's ratio: one letter of three, two of ten
 _NO_GATEWAYS = frozenset({"255.255.255.255", "::"})
 _BANDWIDTH_KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
@@ -179,7 +180,7 @@ def _mistyped(given: Mapping[str, Any], where: str) -> Iterator[str]:
     without a dot are the standard's own (NPWG 4.1.2.1), so nobody else reads it."""
     known = {_folded(key): key for key in (*_KEYS, *_NAMING_KEYS)}
     for key in given:
-        if key in known.values() or "." in key:
+        if key in known.values() or key in _FORMER_KEYS or "." in key:
             continue
         for near in get_close_matches(_folded(key), known, n=1, cutoff=_NEAR):
             yield f"{where}: the key {_shown(key)} is ignored; {known[near]!r} may be meant"

@@ -508,7 +508,7 @@ def test_a_bad_configuration_is_told_with_its_line(
     code, found = error(at.call())
     assert code == 7
     assert message in found
-    assert "metaplugin.conf:8:" in found
+    assert "metaplugin.conf:9:" in found
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o666, 0), (0o620, 0), (0o600, 1)])
