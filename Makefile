@@ -57,7 +57,7 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane runtimes
+test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel image control-plane runtimes
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 # Phony: where the programs are is the modules' business, and looking takes them 50 ms.

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import platform
-import py_compile
 import re
 import shutil
 import subprocess
@@ -142,17 +141,21 @@ def _remove(path: Path) -> None:
 
 def _compile_all(folder: Path) -> None:
     """Replace sources by bytecode that no import compares with anything: the tree is read-only."""
+    own = folder / PACKAGES / _OWN
+    beside = folder.parent / f"{folder.name}.own"
+    own.rename(beside)
+    _compile(folder, "-b")  # in the sources' place
     for source in [path for path in files_of(folder) if path.suffix == ".py"]:
-        own = source.is_relative_to(folder / PACKAGES / _OWN)
-        py_compile.compile(
-            str(source),
-            cfile=None if own else str(source.with_suffix(".pyc")),
-            dfile=str(source.relative_to(folder)),
-            doraise=True,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        if not own:
-            source.unlink()
+        source.unlink()
+    beside.rename(own)
+    _compile(own)
+
+
+def _compile(folder: Path, *options: str) -> None:
+    """Compile in an interpreter that has done nothing else: what it holds shows in the bytecode."""
+    mode = ["--invalidation-mode", "unchecked-hash", "-s", str(folder), *options]
+    command = [sys.executable, "-I", "-m", "compileall", "-q", *mode, str(folder)]
+    subprocess.run(command, check=True)
 
 
 def _copy_libraries(folder: Path) -> str:
