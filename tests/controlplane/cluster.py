@@ -200,13 +200,23 @@ class Cluster:
                 raise TimeoutError(f"{definition['metadata']['name']} is not served")
             time.sleep(0.02)
 
-    def token(self, account: str = "metaplugin", namespace: str = "kube-system") -> str:
-        """Return a new token for a service account that exists (TokenRequest)."""
+    def token(
+        self,
+        account: str = "metaplugin",
+        namespace: str = "kube-system",
+        bound_to: dict[str, Any] | None = None,
+    ) -> str:
+        """Return a new token for a service account that exists (TokenRequest), bound to an object,
+        as a kubelet has it bound to the pod that it is for."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if bound_to:
+            metadata = {key: bound_to["metadata"][key] for key in ("name", "uid")}
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": bound_to["kind"]} | metadata
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": 3600},
+            "spec": spec,
         }
         return str(self.admin.request("POST", path, request)["status"]["token"])
 
