@@ -24,7 +24,7 @@ from tests.controlplane.pki import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-RBAC = ROOT / "deploy" / "rbac.yaml"
+RBAC = ROOT / "deploy" / "base" / "rbac.yaml"
 
 READY_S = 60  # it takes 4 s where the processor is free
 _ADMIN_TOKEN = "admin"
@@ -200,23 +200,13 @@ class Cluster:
                 raise TimeoutError(f"{definition['metadata']['name']} is not served")
             time.sleep(0.02)
 
-    def token(
-        self,
-        account: str = "metaplugin",
-        namespace: str = "kube-system",
-        bound_to: dict[str, Any] | None = None,
-    ) -> str:
-        """Return a new token for a service account that exists (TokenRequest), bound to an object,
-        as a kubelet has it bound to the pod that it is for."""
+    def token(self, account: str = "metaplugin", namespace: str = "kube-system") -> str:
+        """Return a new token for a service account that exists (TokenRequest)."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        spec: dict[str, Any] = {"expirationSeconds": 3600}
-        if bound_to:
-            metadata = {key: bound_to["metadata"][key] for key in ("name", "uid")}
-            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": bound_to["kind"]} | metadata
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": spec,
+            "spec": {"expirationSeconds": 3600},
         }
         return str(self.admin.request("POST", path, request)["status"]["token"])
 
@@ -240,7 +230,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(root: Path) -> Iterator[Cluster]:
-    """A started control plane with our CRDs and deploy/rbac.yaml in it; gone at the end."""
+    """A started control plane with our CRDs and deploy/base/rbac.yaml in it; gone at the end."""
     cluster = Cluster(root)
     try:
         cluster.start()

@@ -43,6 +43,19 @@ def refusal(client: Client, pod: JSONObject, changes: JSONObject) -> str:
     return ""
 
 
+def bound_token(cluster: Cluster, target: JSONObject) -> str:
+    """Return a token of the daemon's account that is bound to a pod, as a kubelet asks for it, or
+    to a node."""
+    metadata = {key: target["metadata"][key] for key in ("name", "uid")}
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"boundObjectRef": {"apiVersion": "v1", "kind": target["kind"]} | metadata},
+    }
+    path = "/api/v1/namespaces/kube-system/serviceaccounts/metaplugin/token"
+    return str(cluster.admin.request("POST", path, request)["status"]["token"])
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + EFFECTIVE_S
     while not condition():
@@ -80,7 +93,7 @@ def daemons(cluster: Cluster, policy: None) -> Iterator[dict[str, Client]]:
         pod = objects.pod(f"daemon-{node}", node=node, in_namespace="kube-system")
         pod["spec"]["serviceAccountName"] = "metaplugin"
         made.append(created(cluster, pod))
-        clients[node] = cluster.client(cluster.token(bound_to=made[-1]))
+        clients[node] = cluster.client(bound_token(cluster, made[-1]))
     yield clients
     for each in reversed(made):
         cluster.admin.delete(path_of(each))
@@ -183,7 +196,7 @@ def test_a_token_that_is_bound_to_the_node_does_as_well(
     """As a static pod's kubeconfig has it, which can have no service account of its own."""
     for name in NODES:
         node = cluster.admin.get(f"/api/v1/nodes/{name}") | {"kind": "Node"}
-        client = cluster.client(cluster.token(bound_to=node))
+        client = cluster.client(bound_token(cluster, node))
         assert (refusal(client, pod, annotated()) == "") is (name == "node-1")
 
 
