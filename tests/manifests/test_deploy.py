@@ -109,7 +109,10 @@ def test_no_container_is_privileged_or_may_write_its_root(spec: JSONObject) -> N
 @by_spec
 def test_each_folder_of_the_host_is_one_that_is_needed(spec: JSONObject) -> None:
     of_host = host_paths(spec)
-    assert set(of_host) == {"bin", "networks", "own", "run", "state", "allocations"}
+    assert set(of_host) == {
+        *("bin", "networks", "own", "run", "state", "runtime"),
+        *("pod-resources", "device-plugins", "device-info"),
+    }
     for place in of_host.values():
         assert len(Path(place).parts) > 2, f"{place} holds more than what is ours"
     installer, daemon = containers(spec)["install"], containers(spec)["daemon"]
@@ -121,9 +124,10 @@ def test_each_folder_of_the_host_is_one_that_is_needed(spec: JSONObject) -> None
         "networks",
         "run",
         "state",
+        "device-info",
     }
     assert "bin" not in mounts(daemon)
-    for name in ("networks", "own", "run", "state"):
+    for name in ("networks", "own", "run", "state", "runtime", "device-info"):
         assert mounts(daemon)[name][0] == of_host[name], "daemon.yaml means the host's paths"
     for container in (installer, daemon):
         assert set(mounts(container)) <= {volume["name"] for volume in spec["volumes"]}
