@@ -102,7 +102,7 @@ def _cluster(installed: Installation, made: Translation) -> None:
         made.daemon["kubernetes"] = {"kubeconfig": keys.kubeconfig}
         made.daemon_notes.append(
             f"kubeconfig: {keys.kubeconfig} is what Multus's installer wrote, with its token; it "
-            "may go with Multus. Give metaplugin a service account (deploy/base/rbac.yaml) or a file "
+            "may go with Multus. Give metaplugin a service account (deploy/base) or a file "
             "of its own."
         )
     elif installed.thick:
