@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.image import NAME
-from metaplugin.daemon.config import DeadlinesConfig
+from metaplugin.daemon.config import DeadlinesConfig, load_config
 from tests.controlplane.client import APPLY, ApiError, path_of
 from tests.controlplane.cluster import Cluster
 from tests.manifests.build import RENDERED, everything, render
@@ -144,6 +144,15 @@ def test_a_distributions_folders_are_its_own(folder: Path) -> None:
     [config] = (each for each in rendered(folder) if each["kind"] == "ConfigMap")
     said = yaml.load(config["data"]["daemon.yaml"], StrictLoader)
     assert said["installation"].get("cniConfDir", USUAL[1]) == configurations
+
+
+@by_folder
+def test_its_file_is_one_that_the_daemon_takes(folder: Path, tmp_path: Path) -> None:
+    [config] = (each for each in rendered(folder) if each["kind"] == "ConfigMap")
+    (tmp_path / "daemon.yaml").write_text(config["data"]["daemon.yaml"])
+    taken = load_config(tmp_path / "daemon.yaml")
+    assert taken.kubernetes is not None
+    assert taken.installation is not None
 
 
 @by_folder
