@@ -9,6 +9,8 @@
 #   make outages  ADD in each outage of the API server against all well, a table (ARGS="--rounds 50")
 #   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
+#   make image  dist/metaplugin-image.tar, for `ctr images import`: no container engine is needed
+#   make manifests  deploy/metaplugin.yaml from crds/ and deploy/base, by kustomize, built once (a minute)
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
 
@@ -56,16 +58,22 @@ demo: setup
 	$(BIN)/metaplugin demo $(ARGS)
 
 .PHONY: test
-test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane runtimes
+test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel image control-plane kustomize runtimes
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 # Phony: where the programs are is the modules' business, and looking takes them 50 ms.
-.PHONY: control-plane runtimes
+.PHONY: control-plane kustomize manifests runtimes
 control-plane: packages
 	$(PYTHON) -m tests.controlplane.build $(CONTROL_PLANE)
 
 runtimes: packages
 	$(PYTHON) -m tests.runtimes.build
+
+kustomize: packages
+	$(PYTHON) -m tests.manifests.build --only
+
+manifests: packages
+	$(PYTHON) -m tests.manifests.build
 
 .PHONY: bench
 bench: setup
@@ -99,6 +107,19 @@ dist/.stamp: $(VENV)/.stamp $(WHEEL_SOURCES) README.md
 		$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	$(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt -d build/wheels dist/*.whl
 	touch $@
+
+# What deploy/Containerfile copies, and what the archive is made of.
+.PHONY: image image-root
+image: dist/metaplugin-image.tar
+image-root: build/image.stamp
+
+build/image.stamp: dist/.stamp $(wildcard deploy/*.py) deploy/launcher.c
+	$(BIN)/python -m deploy.runtime_tree build/runtime --wheel dist/*.whl --wheels build/wheels
+	$(BIN)/python -m deploy.image root build/runtime build/image
+	touch $@
+
+dist/metaplugin-image.tar: build/image.stamp deploy/Containerfile
+	$(BIN)/python -m deploy.image archive build/image $@
 
 .PHONY: lint
 lint: $(VENV)/.stamp

@@ -17,7 +17,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 FLAGS = ("-std=gnu11", "-Os", "-static", "-ffunction-sections", "-fdata-sections", "-s")
 
 
-class ShimsHook(BuildHookInterface):  # type: ignore[type-arg]
+class ShimsHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there in its build alone
     """Compiles into build/, and adds the executables to the wheel as data of the package."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

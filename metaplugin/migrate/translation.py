@@ -46,7 +46,7 @@ DROPPED = {
     "metricsPort": "there are no metrics yet",
     "enablePprof": "it is a Go profiler",
     "perNodeCertificate": "the daemon uses its pod's service account, or a kubeconfig that you "
-    "renew; RBAC (deploy/rbac.yaml) lets it read pods and net-attach-defs only",
+    "renew; RBAC (deploy/base/rbac.yaml) lets it read pods and net-attach-defs only",
     "multusConfigFile": "the configuration is written once, by you, not generated",
     "cniConfigDir": "the configuration is written once, by you, not generated",
     "multusAutoconfigDir": "see clusterNetwork",
@@ -102,7 +102,7 @@ def _cluster(installed: Installation, made: Translation) -> None:
         made.daemon["kubernetes"] = {"kubeconfig": keys.kubeconfig}
         made.daemon_notes.append(
             f"kubeconfig: {keys.kubeconfig} is what Multus's installer wrote, with its token; it "
-            "may go with Multus. Give metaplugin a service account (deploy/rbac.yaml) or a file "
+            "may go with Multus. Give metaplugin a service account (deploy/base) or a file "
             "of its own."
         )
     elif installed.thick:

@@ -29,7 +29,8 @@ int open_run_dir(const char *path, char *why, size_t size) {
     int fd = error ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (!error && (fd < 0 || fstat(fd, &s))) error = errno;
     if (error) snprintf(why, size, "run_dir %s: %s", path, error == ELOOP ? "is a symbolic link" : strerror(error));
-    else if (s.st_uid != 0 || s.st_mode & 077)
+    /* A kubelet makes it 0755 for the daemon's pod, before there is a daemon: only root can have put anything there. */
+    else if (s.st_uid != 0 || s.st_mode & 022 || (s.st_mode & 077 && fchmod(fd, 0700)))
         snprintf(why, size, "run_dir %s: must be owned by root with mode 0700, is owned by uid %u with mode %04o", path,
                  (unsigned)s.st_uid, (unsigned)s.st_mode & 07777);
     else if (mkdirat(fd, "locks", 0700) && errno != EEXIST) snprintf(why, size, "%s/locks: %s", path, strerror(errno));

@@ -19,6 +19,7 @@ _CONNECTIONS = 4
 _PLURALS = {
     "NetworkAttachmentDefinition": "network-attachment-definitions",
     "IPAMClaim": "ipamclaims",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
 }
 
 

@@ -24,7 +24,7 @@ from tests.controlplane.pki import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-RBAC = ROOT / "deploy" / "rbac.yaml"
+RBAC = ROOT / "deploy" / "base" / "rbac.yaml"
 
 READY_S = 60  # it takes 4 s where the processor is free
 _ADMIN_TOKEN = "admin"
@@ -230,7 +230,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running_cluster(root: Path) -> Iterator[Cluster]:
-    """A started control plane with our CRDs and deploy/rbac.yaml in it; gone at the end."""
+    """A started control plane with our CRDs and deploy/base/rbac.yaml in it; gone at the end."""
     cluster = Cluster(root)
     try:
         cluster.start()

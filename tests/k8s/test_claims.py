@@ -1,4 +1,5 @@
-"""Devices of ResourceClaims, looked up on a real API server with the rights of deploy/rbac.yaml."""
+"""Devices of ResourceClaims, looked up on a real API server with the rights of
+deploy/base/rbac.yaml."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 DEVICE_EXAMPLES = sorted((ROOT / "examples" / "devices").glob("*.yaml"))
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-DEPLOY = sorted((ROOT / "deploy").glob("*.yaml"))
+RBAC = ROOT / "deploy" / "base" / "rbac.yaml"
+DEPLOY = [*sorted((ROOT / "deploy").glob("*.yaml")), RBAC, RBAC.with_name("policy.yaml")]
 OPT_IN = sorted((ROOT / "deploy" / "opt-in").glob("*.yaml"))
-RBAC = ROOT / "deploy" / "rbac.yaml"
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -31,7 +31,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def granted() -> set[tuple[str, str, str]]:
-    """Return what deploy/rbac.yaml allows: verb, API group, resource."""
+    """Return what deploy/base/rbac.yaml allows: verb, API group, resource."""
     return {
         call
         for document in documents(RBAC)

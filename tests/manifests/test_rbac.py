@@ -1,4 +1,4 @@
-"""deploy/rbac.yaml on a real API server: the daemon may do what it needs, and nothing else."""
+"""deploy/base/rbac.yaml on a real API server: the daemon may do what it needs, and nothing else."""
 
 from __future__ import annotations
 

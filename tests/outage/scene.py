@@ -28,7 +28,7 @@ NOTICED_S = 20  # how long it may take until an outage is known to be one, on a 
 
 
 def new_node(cluster: Cluster, url: str, name: str, subnet: int) -> Node:
-    """Return a node of that name, its daemon not running, with the account of deploy/rbac.yaml.
+    """Return a node of that name, its daemon not running, with the account of base/rbac.yaml.
 
     Networks are the node's own (`<name>-default`, `storage` in its namespace of that name), of real
     plugins, with addresses of 10.<subnet>.

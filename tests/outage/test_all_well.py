@@ -32,7 +32,7 @@ def scene(cluster: Cluster, proxy: FaultProxy) -> Iterator[Scene]:
 def test_an_add_asks_nothing_before_its_first_delegate_and_writes_once(
     scene: Scene, proxy: FaultProxy
 ) -> None:
-    """And a DEL asks nothing at all; the account of deploy/rbac.yaml may do all of it."""
+    """And a DEL asks nothing at all; the account of deploy/base/rbac.yaml may do all of it."""
     for pod in (scene.annotated(), scene.known(), scene.annotated("")):
         proxy.forget()
         started, offset = time.monotonic(), time.time() - time.monotonic()

@@ -69,7 +69,7 @@ def test_a_flag_counts(recording_node: Node) -> None:
 
 def test_the_daemon_may_do_what_it_does_and_no_more() -> None:
     """A25.23."""
-    documents = yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text())
+    documents = yaml.safe_load_all((REPOSITORY / "deploy" / "base" / "rbac.yaml").read_text())
     rules = [rule for document in documents for rule in document.get("rules", [])]
     verbs = {
         (resource, verb)

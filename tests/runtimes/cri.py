@@ -52,10 +52,15 @@ Image id:1:s repo_tags:2:*s
 ListImagesRequest
 ListImagesResponse images:1:*Image
 ContainerMetadata name:1:s attempt:2:u
-LinuxContainerSecurityContext privileged:2:b namespace_options:3:NamespaceOption
+Capability add_capabilities:1:*s drop_capabilities:2:*s
+SecurityProfile profile_type:1:i localhost_ref:2:s
+LinuxContainerSecurityContext capabilities:1:Capability privileged:2:b \
+namespace_options:3:NamespaceOption readonly_rootfs:7:b no_new_privs:11:b seccomp:15:SecurityProfile
 LinuxContainerConfig security_context:2:LinuxContainerSecurityContext
-ContainerConfig metadata:1:ContainerMetadata image:2:ImageSpec command:3:*s log_path:11:s \
-linux:15:LinuxContainerConfig
+KeyValue key:1:s value:2:s
+Mount container_path:1:s host_path:2:s readonly:3:b
+ContainerConfig metadata:1:ContainerMetadata image:2:ImageSpec command:3:*s args:4:*s \
+envs:6:*KeyValue mounts:7:*Mount log_path:11:s linux:15:LinuxContainerConfig
 CreateContainerRequest pod_sandbox_id:1:s config:2:ContainerConfig sandbox_config:3:PodSandboxConfig
 CreateContainerResponse container_id:1:s
 StartContainerRequest container_id:1:s

@@ -523,8 +523,8 @@ def test_a_configuration_that_others_could_have_written_is_refused(
     assert "owned by root" in message
 
 
-@pytest.mark.parametrize(("mode", "owner"), [(0o755, 0), (0o700, 1)])
-def test_a_socket_folder_that_others_can_enter_is_refused(
+@pytest.mark.parametrize(("mode", "owner"), [(0o775, 0), (0o757, 0), (0o700, 1), (0o755, 1)])
+def test_a_socket_folder_that_others_can_write_to_is_refused(
     at: Surroundings, mode: int, owner: int
 ) -> None:
     """DESIGN section 2."""
@@ -534,6 +534,16 @@ def test_a_socket_folder_that_others_can_enter_is_refused(
     code, message = error(at.call())
     assert code == 5
     assert "must be owned by root with mode 0700" in message
+
+
+def test_a_socket_folder_that_a_kubelet_made_is_closed_to_others(at: Surroundings) -> None:
+    """Made as 0755 for the daemon's pod, after each boot, before there is a daemon to close it."""
+    run = at.root / "run"
+    run.chmod(0o755)
+    at.configure(add_wait_ms=0)
+    code, message = error(at.call())
+    assert (code, "must be owned by root" in message) == (50, False)
+    assert run.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_daemon_that_is_not_root_is_not_believed(at: Surroundings) -> None:

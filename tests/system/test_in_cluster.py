@@ -23,7 +23,7 @@ SECRETS = "/api/v1/secrets"  # not for the daemon
 
 @pytest.fixture
 def account(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What the kubelet gives to a pod of deploy/rbac.yaml's service account."""
+    """What the kubelet gives to a pod of deploy/base/rbac.yaml's service account."""
     ACCOUNT.mkdir(parents=True)
     shutil.copy(cluster.authority.certificate, ACCOUNT / "ca.crt")
     project(cluster.token())

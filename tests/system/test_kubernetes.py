@@ -150,7 +150,7 @@ def test_no_request_lies_before_the_first_delegate_and_one_patch_after_the_last(
 
 
 def test_the_role_allows_what_is_called_and_nothing_else(node: Node, server: ApiServer) -> None:
-    """Both directions, over a life with everything in it: deploy/rbac.yaml is the least."""
+    """Both directions, over a life with everything in it: deploy/base/rbac.yaml is the least."""
     pod, failing, late = (
         node.pod(None, uid="u"),
         node.pod("nowhere", uid="v"),
