@@ -226,8 +226,9 @@ class Site:
         return f"{namespace}/{name}: " + "\n".join(self.events(name, namespace))
 
     def events(self, name: str, namespace: str = "default") -> list[str]:
-        """Return a pod's events: reason and message, the oldest first."""
-        query = f"fieldSelector=involvedObject.name={name}"
+        """Return the events of a pod that is there: reason and message."""
+        uid = self.pod(name, namespace)["metadata"]["uid"]
+        query = f"fieldSelector=involvedObject.uid={uid}"
         items = self.admin.get(f"/api/v1/namespaces/{namespace}/events?{query}")["items"]
         return [f"{each['reason']}: {each['message']}" for each in items]
 

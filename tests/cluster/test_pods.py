@@ -115,9 +115,10 @@ def test_a_missing_network_is_named_by_kubectl_and_the_pod_starts_once_it_is_the
 
 
 def test_a_plugins_own_error_is_in_the_pods_events(site: Site) -> None:
-    broken = objects.net_attach_def("broken", macvlan() | {"master": "eth7"})
-    site.apply(broken, pod("a", [*lan("10.65.0.1"), {"name": "broken", "ips": ["10.65.1.1/24"]}]))
-    assert "eth7" in reason(site, "a", "FailedAddingInterface")
+    config = bridge("broken", "10.67.0.0/24") | {"bridge": "eth1"}
+    broken = objects.net_attach_def("broken", config)
+    site.apply(broken, pod("a", [*lan("10.65.0.1"), {"name": "broken"}]))
+    assert "not a bridge" in reason(site, "a", "FailedAddingInterface")
     assert "default/broken" in reason(site, "a", "FailedCreatePodSandBox")
     site.clear()
     site.remove([broken])
