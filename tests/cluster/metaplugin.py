@@ -3,15 +3,20 @@ node's and not a pod."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.cluster.machine import Service, until
 from tests.cluster.node import Node
-from tests.cluster.site import Site
+from tests.cluster.site import Site, running_site
+from tests.controlplane.cluster import CRDS, RBAC
 from tests.runtimes.footprint import pods_rules
 from tests.system.node import CLI, DEBIAN_PLUGINS, REPOSITORY, SHIM
 
@@ -104,3 +109,26 @@ class Metaplugin:
     def check_all(self) -> str:
         """Run `metaplugin check --all`; return what it prints; raise RuntimeError on a finding."""
         return self.node.machine.run(*CLI, "check", "--all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A cluster, and metaplugin on each of its nodes."""
+
+    site: Site
+    metaplugins: tuple[Metaplugin, ...]
+
+    def footprints(self) -> list[dict[str, list[str]]]:
+        return [each.footprint() for each in self.metaplugins]
+
+
+@contextlib.contextmanager
+def installed_by_hand(root: Path, **options: Any) -> Iterator[Installed]:
+    """A cluster whose nodes are Ready and whose pods metaplugin attaches; gone at the end."""
+    with running_site(root, **options) as site:
+        site.control.apply(*CRDS, RBAC)
+        metaplugins = tuple(Metaplugin(site, node) for node in site.nodes)
+        for each in metaplugins:
+            each.install()
+        site.wait_for_nodes()
+        yield Installed(site=site, metaplugins=metaplugins)

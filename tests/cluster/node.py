@@ -29,13 +29,15 @@ SOCKET = "/run/containerd/containerd.sock"
 MANIFESTS = "/etc/kubernetes/manifests"  # of static pods
 EXAMPLES_IMAGE = "docker.io/library/busybox:1.36"  # busybox:1.36 in full, as runtimes keep it
 
-# An unprivileged root can't lower what the out-of-memory killer thinks of a process.
+# A root without CAP_SYS_RESOURCE can't lower what the out-of-memory killer thinks of a process. The
+# folder of plugins is /usr/lib/cni for Debian's 1.7 unless it is told.
 _CONTAINERD = """version = 2
 disabled_plugins = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.nri.v1.nri"]
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image}"
   restrict_oom_score_adj = true
   disable_apparmor = true
+  cni = {{bin_dir = "/opt/cni/bin", conf_dir = "/etc/cni/net.d"}}
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import Installed
+from tests.cluster.metaplugin import Installed
 from tests.cluster.site import Site
 from tests.manifests.documents import EXAMPLES
 

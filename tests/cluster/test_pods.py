@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import Installed
 from tests.cluster.machine import until
+from tests.cluster.metaplugin import Installed
 from tests.cluster.objects import bridge, deployment, macvlan, pod
 from tests.cluster.site import Site
 from tests.controlplane import objects
