@@ -245,9 +245,12 @@ class Site:
         assert isinstance(parsed, list)
         return parsed
 
-    def execute(self, name: str, *command: str, namespace: str = "default") -> str:
-        """Run a command in a pod's first container, by way of the API server and the kubelet."""
-        return self.kubectl("-n", namespace, "exec", name, "--", *command)
+    def execute(
+        self, name: str, *command: str, namespace: str = "default", container: str = ""
+    ) -> str:
+        """Run a command in a pod, its first container unless told, as `kubectl exec` does."""
+        where = ["-c", container] if container else []
+        return self.kubectl("-n", namespace, "exec", name, *where, "--", *command)
 
     def delete_pods(self, *names: str, namespace: str = "default") -> None:
         """Delete pods, at once but in order; return when they are gone."""
