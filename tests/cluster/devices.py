@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ GetAllocatableResourcesResponse devices:1:*ContainerDevices
 )
 
 
-def ask(socket: Path, method: str, **fields: str) -> Any:
+def ask(where: Path, method: str, **fields: str) -> Any:
     """Return what pod-resources answers; raise grpc.RpcError."""
     request, response = (_MESSAGES[f"{method}{kind}"] for kind in ("Request", "Response"))
-    with grpc.insecure_channel(f"unix://{socket}") as channel:
+    with grpc.insecure_channel(f"unix://{where}") as channel:
         stub = channel.unary_unary(
             f"/v1.PodResourcesLister/{method}",
             request_serializer=request.SerializeToString,
@@ -60,7 +61,9 @@ def named(pod: str) -> dict[str, str]:
 def offered(site: Site, node: Node, devices: Sequence[Device]) -> Iterator[None]:
     """Have a device plugin offer devices: when this begins a pod may have them."""
     placed = {device.id for device in devices if device.numa}
-    with DevicePlugin(node.machine.path(FOLDER), RESOURCE, devices):
+    folder = node.machine.path(FOLDER)
+    until(lambda: listens(folder / "kubelet.sock"), "the kubelet takes no plugins")
+    with DevicePlugin(folder, RESOURCE, devices):
         until(lambda: allocatable(node) == placed, lambda: f"allocatable: {allocatable(node)}")
         path, count = f"/api/v1/nodes/{node.name}", str(len(devices))
         until(
@@ -68,6 +71,12 @@ def offered(site: Site, node: Node, devices: Sequence[Device]) -> Iterator[None]
             "the scheduler doesn't know of the devices",
         )
         yield
+
+
+def listens(path: Path) -> bool:
+    """Say whether somebody listens at a socket: a kubelet that ended leaves its own."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def allocatable(node: Node) -> set[str]:

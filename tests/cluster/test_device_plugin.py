@@ -85,7 +85,8 @@ def test_a_kubelet_answers_as_ours_does(installed: Installed, node: Node, tmp_pa
     fake = FakeKubelet(tmp_path)
     uid = site.pod("p")["metadata"]["uid"]
     before = {"init": {RESOURCE: [first]}}
-    before = {"init": {RESOURCE: [first]}}
+    earlier = [each for each in DEVICES if each.id == first]
+    before: dict[str, dict[str, list[Device | str]]] = {"init": {RESOURCE: [*earlier]}}
     fake.admit("default", "p", Pod(uid=uid, containers=own, init=before))
     with fake:
         sockets = (node.machine.path(SOCKET), fake.socket)
