@@ -17,7 +17,7 @@ from tests.cluster.metaplugin import Installed
 from tests.cluster.node import Node
 from tests.cluster.objects import pod
 from tests.cluster.site import Site
-from tests.kubelet.podresources import BURST, Device, FakeKubelet, Pod
+from tests.kubelet.podresources import BURST, Device, FakeKubelet, Pod, Resources
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -84,10 +84,8 @@ def test_a_kubelet_answers_as_ours_does(installed: Installed, node: Node, tmp_pa
     first = site.kubectl("logs", "p", "-c", "init").strip()
     fake = FakeKubelet(tmp_path)
     uid = site.pod("p")["metadata"]["uid"]
-    before = {"init": {RESOURCE: [first]}}
-    earlier = [each for each in DEVICES if each.id == first]
-    before: dict[str, dict[str, list[Device | str]]] = {"init": {RESOURCE: [*earlier]}}
-    fake.admit("default", "p", Pod(uid=uid, containers=own, init=before))
+    earlier: Resources = {RESOURCE: [each for each in DEVICES if each.id == first]}
+    fake.admit("default", "p", Pod(uid=uid, containers=own, init={"init": earlier}))
     with fake:
         sockets = (node.machine.path(SOCKET), fake.socket)
         listed = [ask(socket, "List").pod_resources[0] for socket in sockets]
