@@ -32,7 +32,9 @@ _READY_S = 90  # a node takes 5 s where the processor is free
 
 
 class Site:
-    """A cluster with nodes node1, node2, …; all is below `root`, which should be on a disk."""
+    """A cluster with nodes node1, node2, …; all is below `root`, which should be on a disk.
+
+    `kubelet` has keys over its configuration's, `address` is the API server's."""
 
     def __init__(
         self,
@@ -41,11 +43,12 @@ class Site:
         nodes: int = 1,
         containerd: str = "1.6",
         kubelet: Mapping[str, Any] | None = None,
+        address: str = GATEWAY,
     ) -> None:
         self.root = root
         self._kubelet = kubelet
         root.mkdir(parents=True, exist_ok=True)
-        self.control = Cluster(root / "control", address=GATEWAY, flags=self._flags(root))
+        self.control = Cluster(root / "control", address=address, flags=self._flags(root))
         self.kubeconfig = self.control.kubeconfig(root / "kubeconfig")
         self.scheduler = self._controller("kube-scheduler", {})
         self.controllers = self._controller("kube-controller-manager", self._controller_flags())
@@ -121,12 +124,14 @@ class Site:
             ip("link", "add", wire, "type", "bridge")
             ip("link", "set", wire, "up")
         ip("addr", "add", f"{GATEWAY}/24", "dev", MANAGEMENT)
+        if self.control.address != GATEWAY:
+            ip("addr", "add", self.control.address, "dev", MANAGEMENT)
 
     def boot(self, node: Node) -> None:
         """Turn a node's machine on: nothing runs there yet."""
         others = [each for each in self.nodes if each is not node]
         node.boot({other.pods: other.address for other in others}, GATEWAY)
-        node.serve_api(GATEWAY, self.control.port)
+        node.serve_api(self.control.address, self.control.port)
 
     def provision(self, node: Node) -> None:
         """Put on a node's disk what its kubelet has to have."""
@@ -220,9 +225,11 @@ class Site:
             until(partial(self._pod_is_ready, name, namespace), events, seconds=seconds)
 
     def _pod_is_ready(self, name: str, namespace: str) -> bool:
-        return _is_ready(self.pod(name, namespace))
+        return self.has_pod(name, namespace) and _is_ready(self.pod(name, namespace))
 
     def _story(self, name: str, namespace: str) -> str:
+        if not self.has_pod(name, namespace):
+            return f"there is no pod {namespace}/{name}"
         return f"{namespace}/{name}: " + "\n".join(self.events(name, namespace))
 
     def events(self, name: str, namespace: str = "default") -> list[str]:

@@ -36,7 +36,7 @@ class Program:
     """A server program: started, stopped, killed, paused; its log is kept in a file."""
 
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
-        self._command, self._log = command, log
+        self.command, self._log = command, log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -52,7 +52,7 @@ class Program:
         assert not self.running
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def terminate(self) -> None:
@@ -89,7 +89,7 @@ class Program:
     def check(self) -> None:
         """Raise with the log's end where the program has ended by itself."""
         if not self.running:
-            raise RuntimeError(f"{self._command[0]} ended:\n{self._log.read_text()[-5000:]}")
+            raise RuntimeError(f"{self.command[0]} ended:\n{self._log.read_text()[-5000:]}")
 
 
 class Cluster:
@@ -104,22 +104,27 @@ class Cluster:
         self.root = root
         self.authority = Authority(root / "pki")
         self.server_certificate = self.authority.issue("kube-apiserver", addresses=[address])
-        self._address, self._flags = address, flags or {}
+        self.address, self._flags = address, flags or {}
         self.port = free_port()
         self.url = f"https://{address}:{self.port}"
-        etcd = f"http://127.0.0.1:{free_port()}"
-        self.etcd = self._etcd(etcd, peer=f"http://127.0.0.1:{free_port()}")
+        self.etcd_port = free_port()
+        etcd = f"http://{LOOPBACK}:{self.etcd_port}"
+        self.etcd = self._etcd(etcd, peer=f"http://{LOOPBACK}:{free_port()}")
         self.api = self._api(etcd)
         self.admin = self.client(_ADMIN_TOKEN)
 
     def _etcd(self, url: str, peer: str) -> Program:
-        command: list[str | Path] = [
-            *(program("etcd"), "--data-dir", self.root / "etcd", "--unsafe-no-fsync"),
-            *("--listen-client-urls", url, "--advertise-client-urls", url),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"default={peer}"),
-        ]
-        return Program(command, self.root / "etcd.log")
+        flags = {
+            "data-dir": self.root / "etcd",
+            "unsafe-no-fsync": "true",
+            "listen-client-urls": url,
+            "advertise-client-urls": url,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+        }
+        options = [f"--{key}={value}" for key, value in flags.items()]
+        return Program([program("etcd"), *options], self.root / "etcd.log")
 
     def _api(self, etcd: str) -> Program:
         certificate, key = self.server_certificate
@@ -128,8 +133,8 @@ class Cluster:
         tokens.write_text(f'{_ADMIN_TOKEN},admin,admin,"system:masters"\n')
         flags: dict[str, object] = {
             "etcd-servers": etcd,
-            "bind-address": self._address,
-            "advertise-address": self._address,
+            "bind-address": self.address,
+            "advertise-address": self.address,
             "secure-port": self.port,
             "tls-cert-file": certificate,
             "tls-private-key-file": key,
