@@ -100,12 +100,11 @@ class Node:
         self.containerd: Service | None = None
         self.kubelet: Service | None = None
 
-    def boot(self, routes: Mapping[str, str], gateway: str) -> None:
+    def boot(self, routes: Mapping[str, str]) -> None:
         """Turn the machine on, with its address and `routes` to other networks."""
         self.machine.boot()
         run = self.machine.run
         run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
-        run("ip", "route", "add", "default", "via", gateway)
         for network, router in routes.items():
             run("ip", "route", "add", network, "via", router)
 

@@ -49,6 +49,7 @@ class Site:
         self._kubelet = kubelet
         root.mkdir(parents=True, exist_ok=True)
         self.control = Cluster(root / "control", address=address, flags=self._flags(root))
+        self.routes = {} if address == GATEWAY else {address: GATEWAY}  # of each node
         self.kubeconfig = self.control.kubeconfig(root / "kubeconfig")
         self.scheduler = self._controller("kube-scheduler", {})
         self.controllers = self._controller("kube-controller-manager", self._controller_flags())
@@ -130,7 +131,7 @@ class Site:
     def boot(self, node: Node) -> None:
         """Turn a node's machine on: nothing runs there yet."""
         others = [each for each in self.nodes if each is not node]
-        node.boot({other.pods: other.address for other in others}, GATEWAY)
+        node.boot({other.pods: other.address for other in others} | self.routes)
         node.serve_api(self.control.address, self.control.port)
 
     def provision(self, node: Node) -> None:

@@ -44,11 +44,15 @@ def place(node: Node, manifest: JSONObject) -> None:
 def move_control_plane(site: Site, node: Node) -> None:
     """End etcd and the API server where they run, and have the node's kubelet run them: with the
     same data, certificates and address, which has to be `API`. The network `control` has to be
-    there. Return when the API server answers."""
+    there, and no other node. Return when the API server answers."""
     control = site.control
     assert control.address == API
+    assert node.kubelet is not None
+    node.kubelet.kill()  # it would go on asking for a minute where nobody is
     control.api.kill()
     control.etcd.stop()
+    node.machine.run("ip", "route", "del", API)  # what can't be reached fails at once
+    site.routes.clear()
     ip("addr", "del", f"{API}/32", "dev", MANAGEMENT)
     ip("route", "add", API, "via", node.address)
     clients = f"http://{ETCD}:{control.etcd_port}"
@@ -59,6 +63,7 @@ def move_control_plane(site: Site, node: Node) -> None:
     api = _changed(control.api.command, {"bind-address": "0.0.0.0", "etcd-servers": clients})
     place(node, _pod_of(site, "etcd", etcd, ETCD))
     place(node, _pod_of(site, "kube-apiserver", api, API))
+    node.start(containerd=False)
     wait_for_api(site)
 
 

@@ -39,6 +39,7 @@ def test_static_pods_come_back_with_their_networks_where_no_daemon_runs(tmp_path
         site.wait_for_pods("web-node1", namespace="kube-system")
         move_control_plane(site, node)
         wait_for_static_pods(site)
+        require_statuses(site)
         before = set(metaplugin.records())
         assert len(before) == 3
 
@@ -51,6 +52,8 @@ def test_static_pods_come_back_with_their_networks_where_no_daemon_runs(tmp_path
         assert metaplugin.daemon is not None
         assert not metaplugin.daemon.running
         require_networks(site, metaplugin)
+        metaplugin.start()
+        require_statuses(site)
 
 
 def wait_for_static_pods(site: Site) -> None:
@@ -71,3 +74,11 @@ def require_networks(site: Site, metaplugin: Metaplugin) -> None:
     for name in ("net1", "net2"):
         seen = site.execute("web-node1", "ip", "addr", "show", name, namespace="kube-system")
         assert "inet 10.66.0." in seen
+
+
+def require_statuses(site: Site) -> None:
+    """Mirror pods come some time after their pods; their status follows."""
+    wanted = {"etcd": ["net1"], "kube-apiserver": ["net1"], "web": ["net1", "net2"]}
+    for name, interfaces in wanted.items():
+        status = site.network_status(f"{name}-node1", namespace="kube-system")
+        assert [each["interface"] for each in status] == ["eth0", *interfaces]
