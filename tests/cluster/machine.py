@@ -7,6 +7,7 @@ each boot, and all else is the host's. What a machine writes at other places sta
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ class Machine:
         self.name, self.disk, self._wires = name, disk, wires
         self.logs = disk.parent / f"{disk.name}-logs"
         self.logs.mkdir(exist_ok=True)
-        self.cgroup = f"/metaplugin-tests-{disk.parent.name}-{name}"
+        self.cgroup = f"/metaplugin-tests-{os.urandom(4).hex()}-{name}"  # the host's, not ours
         self._namespaces: subprocess.Popen[bytes] | None = None
         self._first = 0
         self._services: list[Service] = []
@@ -137,7 +138,7 @@ class Machine:
             self.run("ip", "link", "set", f"eth{number}", "up")
 
     def _port(self, number: int) -> str:
-        return f"{self.name}-{number}"
+        return f"{self._wires[number]}-{self.name}"
 
     def _make_cgroups(self) -> None:
         """Make the machine's cgroup in every hierarchy: a kubelet wants its root to be there."""

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -24,8 +25,6 @@ from tests.controlplane.client import ApiError, Client, JSONObject, path_of
 from tests.controlplane.cluster import Cluster, Program, free_port
 from tests.controlplane.objects import pods
 
-MANAGEMENT, DATA = "management", "data"  # what the nodes' eth0 and eth1 are plugged into
-GATEWAY = "192.168.177.1"  # the tests' own address on the management network
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 _READY_S = 90  # a node takes 5 s where the processor is free
@@ -34,7 +33,8 @@ _READY_S = 90  # a node takes 5 s where the processor is free
 class Site:
     """A cluster with nodes node1, node2, …; all is below `root`, which should be on a disk.
 
-    `kubelet` has keys over its configuration's, `address` is the API server's."""
+    `kubelet` has keys over its configuration's, `address` is the API server's if it is to be
+    another than the tests' own."""
 
     def __init__(
         self,
@@ -43,13 +43,19 @@ class Site:
         nodes: int = 1,
         containerd: str = "1.6",
         kubelet: Mapping[str, Any] | None = None,
-        address: str = GATEWAY,
+        address: str = "",
     ) -> None:
         self.root = root
+        number = _free_number()
+        self.management, self.data = f"mgmt{number}", f"data{number}"  # eth0's and eth1's bridges
+        self.network = f"192.168.{177 + number}."  # the management network
+        self.gateway = f"{self.network}1"  # the tests' own address there
         self._kubelet = kubelet
         root.mkdir(parents=True, exist_ok=True)
-        self.control = Cluster(root / "control", address=address, flags=self._flags(root))
-        self.routes = {} if address == GATEWAY else {address: GATEWAY}  # of each node
+        self.control = Cluster(
+            root / "control", address=address or self.gateway, flags=self._flags(root)
+        )
+        self.routes = {address: self.gateway} if address else {}  # of each node
         self.kubeconfig = self.control.kubeconfig(root / "kubeconfig")
         self.scheduler = self._controller("kube-scheduler", {})
         self.controllers = self._controller("kube-controller-manager", self._controller_flags())
@@ -88,8 +94,9 @@ class Site:
         return Program([program(name), *options], self.root / f"{name}.log")
 
     def _node(self, number: int, containerd: str) -> Node:
-        machine = Machine(f"node{number}", self.root / f"node{number}", [MANAGEMENT, DATA])
-        address = f"192.168.177.1{number}"
+        name = f"node{number}"
+        machine = Machine(name, self.root / name, [self.management, self.data])
+        address = f"{self.network}{10 + number}"
         return Node(machine, address=address, number=number, containerd=containerd)
 
     @property
@@ -121,12 +128,12 @@ class Site:
         until(lambda: self.admin.raw("GET", account)[0] == 200, "no service account `default`")
 
     def _connect(self) -> None:
-        for wire in (MANAGEMENT, DATA):
+        for wire in (self.management, self.data):
             ip("link", "add", wire, "type", "bridge")
             ip("link", "set", wire, "up")
-        ip("addr", "add", f"{GATEWAY}/24", "dev", MANAGEMENT)
-        if self.control.address != GATEWAY:
-            ip("addr", "add", self.control.address, "dev", MANAGEMENT)
+        ip("addr", "add", f"{self.gateway}/24", "dev", self.management)
+        if self.control.address != self.gateway:
+            ip("addr", "add", self.control.address, "dev", self.management)
 
     def boot(self, node: Node) -> None:
         """Turn a node's machine on: nothing runs there yet."""
@@ -167,7 +174,7 @@ class Site:
         for part in (self.scheduler, self.controllers):
             part.kill()
         self.control.close()
-        for wire in (MANAGEMENT, DATA):
+        for wire in (self.management, self.data):
             subprocess.run(["ip", "link", "del", wire], check=False, capture_output=True)
         for node in self.nodes:
             shutil.rmtree(node.machine.disk, ignore_errors=True)
@@ -290,6 +297,12 @@ class Site:
             if document["kind"] != "Pod":
                 placed = {"namespace": "default"} | document["metadata"]
                 self.admin.delete(path_of(document | {"metadata": placed}))
+
+
+def _free_number() -> int:
+    """Return a number for a cluster beside those that there are."""
+    taken = {name for _, name in socket.if_nameindex()}
+    return next(number for number in range(50) if f"mgmt{number}" not in taken)
 
 
 def _is_ready(thing: JSONObject) -> bool:

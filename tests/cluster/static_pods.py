@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.cluster.machine import until
 from tests.cluster.node import MANIFESTS, Node, ip
 from tests.cluster.objects import pod
-from tests.cluster.site import MANAGEMENT, Site
+from tests.cluster.site import Site
 from tests.controlplane import objects
 from tests.controlplane.client import JSONObject
 from tests.runtimes.image import IMAGE
@@ -53,7 +53,7 @@ def move_control_plane(site: Site, node: Node) -> None:
     control.etcd.stop()
     node.machine.run("ip", "route", "del", API)  # what can't be reached fails at once
     site.routes.clear()
-    ip("addr", "del", f"{API}/32", "dev", MANAGEMENT)
+    ip("addr", "del", f"{API}/32", "dev", site.management)
     ip("route", "add", API, "via", node.address)
     clients = f"http://{ETCD}:{control.etcd_port}"
     etcd = _changed(
