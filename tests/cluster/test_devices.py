@@ -108,7 +108,7 @@ def wanting(count: int, networks: str, **keys: Any) -> dict[str, Any]:
 
 
 def test_a_pod_has_the_devices_that_the_kubelet_gave_it(site: Site) -> None:
-    """DEV-1: one network twice, a device each; addresses as its own IPAM says."""
+    """DEV-2: one network twice, a device each; addresses as its own IPAM says."""
     site.apply(pod("a", **wanting(2, "vf,vf")))
     site.wait_for_pods("a")
     names = moved(site, "a", "net1", "net2")
