@@ -3,9 +3,9 @@
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
 #   make bench-k8s  what following 10,000 net-attach-defs costs, table in build/bench (minutes)
-#   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
+#   make control-plane  what a cluster runs, for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
-#   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
+#   make runtimes  containerd 1.7 and 2, and cnitool, for the tests, built once outside the tree (minutes)
 #   make outages  ADD in each outage of the API server against all well, a table (ARGS="--rounds 50")
 #   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
@@ -28,7 +28,7 @@ PACKAGES := busybox-static ca-certificates containerd containernetworking-plugin
 	iputils-ping libc6-dev mount musl-tools openssl podman procps python3 python3-venv qemu-user runc strace \
 	util-linux
 
-CONTROL_PLANE := etcd kube-apiserver
+CONTROL_PLANE := etcd kube-apiserver kubelet kube-scheduler kube-controller-manager kubectl
 
 SHIM := build/metaplugin-shim
 SANITIZED_SHIM := build/metaplugin-shim-sanitized

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 RBAC = ROOT / "deploy" / "base" / "rbac.yaml"
 
+LOOPBACK = "127.0.0.1"
 READY_S = 60  # it takes 4 s where the processor is free
 _ADMIN_TOKEN = "admin"
 
@@ -34,7 +36,7 @@ class Program:
     """A server program: started, stopped, killed, paused; its log is kept in a file."""
 
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
-        self._command, self._log = command, log
+        self.command, self._log = command, log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,21 +52,27 @@ class Program:
         assert not self.running
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def terminate(self) -> None:
         """Ask the program to end, and don't wait for it."""
         assert self._process is not None, "not started"
-        self._process.terminate()
+        self.signal(signal.SIGTERM)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the program, paused or not, and wait for its end."""
         if self._process is not None:
-            self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)
+            self.signal(number)
+            self.signal(signal.SIGCONT)
             self._process.wait(READY_S)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program if it is there."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
@@ -72,52 +80,61 @@ class Program:
     def pause(self) -> None:
         """Stop it where it is: the kernel goes on accepting connections, and nobody answers."""
         assert self._process is not None, "not started"
-        self._process.send_signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         assert self._process is not None, "not started"
-        self._process.send_signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     def check(self) -> None:
         """Raise with the log's end where the program has ended by itself."""
         if not self.running:
-            raise RuntimeError(f"{self._command[0]} ended:\n{self._log.read_text()[-5000:]}")
+            raise RuntimeError(f"{self.command[0]} ended:\n{self._log.read_text()[-5000:]}")
 
 
 class Cluster:
     """One control plane; all it writes is below a folder. `start` and `stop` are the API server's:
-    etcd runs, and remembers, until `close`."""
+    etcd runs, and remembers, until `close`. `flags` win over the API server's own, None takes one
+    away."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, address: str = LOOPBACK, flags: Mapping[str, str | None] | None = None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.authority = Authority(root / "pki")
-        self.server_certificate = self.authority.issue("kube-apiserver")
+        self.server_certificate = self.authority.issue("kube-apiserver", addresses=[address])
+        self.address, self._flags = address, flags or {}
         self.port = free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
-        etcd = f"http://127.0.0.1:{free_port()}"
-        self.etcd = self._etcd(etcd, peer=f"http://127.0.0.1:{free_port()}")
+        self.url = f"https://{address}:{self.port}"
+        self.etcd_port = free_port()
+        etcd = f"http://{LOOPBACK}:{self.etcd_port}"
+        self.etcd = self._etcd(etcd, peer=f"http://{LOOPBACK}:{free_port()}")
         self.api = self._api(etcd)
         self.admin = self.client(_ADMIN_TOKEN)
 
     def _etcd(self, url: str, peer: str) -> Program:
-        command: list[str | Path] = [
-            *(program("etcd"), "--data-dir", self.root / "etcd", "--unsafe-no-fsync"),
-            *("--listen-client-urls", url, "--advertise-client-urls", url),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"default={peer}"),
-        ]
-        return Program(command, self.root / "etcd.log")
+        flags = {
+            "data-dir": self.root / "etcd",
+            "unsafe-no-fsync": "true",
+            "listen-client-urls": url,
+            "advertise-client-urls": url,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+        }
+        options = [f"--{key}={value}" for key, value in flags.items()]
+        return Program([program("etcd"), *options], self.root / "etcd.log")
 
     def _api(self, etcd: str) -> Program:
         certificate, key = self.server_certificate
         public, private = self.authority.signing_key()
         tokens = self.root / "pki" / "tokens.csv"
         tokens.write_text(f'{_ADMIN_TOKEN},admin,admin,"system:masters"\n')
-        flags = {
+        flags: dict[str, object] = {
             "etcd-servers": etcd,
-            "bind-address": "127.0.0.1",
-            "advertise-address": "127.0.0.1",
+            "bind-address": self.address,
+            "advertise-address": self.address,
             "secure-port": self.port,
             "tls-cert-file": certificate,
             "tls-private-key-file": key,
@@ -133,10 +150,9 @@ class Cluster:
             "endpoint-reconciler-type": "none",
             "shutdown-delay-duration": "0s",
         }
-        command: list[str | Path] = [
-            program("kube-apiserver"),
-            *(f"--{key}={value}" for key, value in flags.items()),
-        ]
+        flags.update(self._flags)
+        options = [f"--{key}={value}" for key, value in flags.items() if value is not None]
+        command: list[str | Path] = [program("kube-apiserver"), *options]
         return Program(command, self.root / "kube-apiserver.log")
 
     def start(self) -> None:
@@ -200,13 +216,19 @@ class Cluster:
                 raise TimeoutError(f"{definition['metadata']['name']} is not served")
             time.sleep(0.02)
 
-    def token(self, account: str = "metaplugin", namespace: str = "kube-system") -> str:
-        """Return a new token for a service account that exists (TokenRequest)."""
+    def token(
+        self, account: str = "metaplugin", namespace: str = "kube-system", *, node: str = ""
+    ) -> str:
+        """Return a new token for a service account that exists (TokenRequest); one that names a
+        node, as a pod's does, is valid while there is that node."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if node:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Node", "name": node}
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "spec": {"expirationSeconds": 3600},
+            "spec": spec,
         }
         return str(self.admin.request("POST", path, request)["status"]["token"])
 

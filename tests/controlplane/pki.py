@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _DAYS = "3650"
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-_NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+_NAMES = "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc,IP:10.97.0.1"
 
 
 class Authority:
-    """A CA in a folder; its certificates are for servers on 127.0.0.1 and for clients alike."""
+    """A CA in a folder; its certificates are for servers and for clients alike."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -24,12 +25,15 @@ class Authority:
     def _paths(self, name: str) -> tuple[Path, Path]:
         return self._folder / f"{name}.crt", self._folder / f"{name}.key"
 
-    def issue(self, name: str, organization: str = "") -> tuple[Path, Path]:
-        """Return certificate and key of a user or server, in the given group."""
+    def issue(
+        self, name: str, organization: str = "", addresses: Sequence[str] = ()
+    ) -> tuple[Path, Path]:
+        """Return certificate and key of a user in the given group, or of a server on the loopback
+        address and the given ones."""
         certificate, key = self._paths(name.replace(":", "-"))
         subject = f"/O={organization}/CN={name}" if organization else f"/CN={name}"
         request, names = key.with_suffix(".csr"), key.with_suffix(".names")
-        names.write_text(_NAMES)
+        names.write_text("".join([_NAMES, *(f",IP:{address}" for address in addresses)]))
         _openssl("req", *_NEW_KEY, "-subj", subject, "-keyout", key, "-out", request)
         authority: list[str | Path] = [
             "-CA",

@@ -7,7 +7,7 @@ y bytes, m a map of texts, else another message's name; * repeats.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -120,6 +120,12 @@ class Service:
             response_deserializer=response.FromString,
         )
         return stub(request(**fields), timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._channel.close()

@@ -10,7 +10,7 @@ from tests.system.node import Node, ip_json
 
 # portmap's own chains stay once it has been used, as the bridges do; they belong to no pod.
 _KEPT_CHAINS = {"CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"}
-_POD_ADDRESS = re.compile(r"\b10\.9\d\.\d+\.\d+/32\b")
+_NETWORKS = r"10\.9\d\."
 
 
 def footprint(node: Node) -> dict[str, list[str]]:
@@ -28,7 +28,14 @@ def footprint(node: Node) -> dict[str, list[str]]:
 
 def rules_of_pods(node: Node) -> list[str]:
     """Return iptables' chains and rules that a pod's attachment made."""
-    return [line for line in rules(node) if _POD_ADDRESS.search(line) or _names_a_chain(line)]
+    return pods_rules("\n".join(rules(node)), _NETWORKS)
+
+
+def pods_rules(saved: str, networks: str) -> list[str]:
+    """Return the lines of iptables-save that a pod's attachment made; `networks` is a pattern of
+    how pods' addresses begin."""
+    address = re.compile(rf"\b{networks}[\d.]+/32\b")
+    return [line for line in saved.splitlines() if address.search(line) or _names_a_chain(line)]
 
 
 def _names_a_chain(line: str) -> bool:

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+_COMMANDS = ("cat", "httpd", "ip", "ls", "ping", "sh", "sleep", "wget")  # more than sh finds itself
 IMAGE = "tests.local/busybox:1"  # a name without a dot would be looked for at a registry
 
 
@@ -17,7 +18,7 @@ def root_file_system() -> bytes:
     return _tar({"bin/busybox": Path("/bin/busybox").read_bytes()}, mode=0o755)
 
 
-def oci_archive() -> bytes:
+def oci_archive(name: str = IMAGE) -> bytes:
     """Return an OCI layout with one layer."""
     layer = root_file_system()
     config = {
@@ -42,7 +43,7 @@ def oci_archive() -> bytes:
     entry = _blob(blobs, manifest["mediaType"], manifest)
     index = {
         "schemaVersion": 2,
-        "manifests": [entry | {"annotations": {"io.containerd.image.name": IMAGE}}],
+        "manifests": [entry | {"annotations": {"io.containerd.image.name": name}}],
     }
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _json(index)}
     files |= {f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()}
@@ -70,6 +71,10 @@ def _tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(folder)
+        for name in _COMMANDS if "bin/busybox" in files else ():
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), mode

@@ -106,7 +106,7 @@ def test_the_configuration_is_written_again_and_follows_the_default_network(
 
 
 def test_a_real_api_server_takes_events_on_the_node(cluster: Cluster) -> None:
-    """Issue 7: deploy/base/rbac.yaml suffices; kubectl looks for a node's events by its name as UID."""
+    """Issue 7: base/rbac.yaml suffices; kubectl looks for a node's events by its name as UID."""
     name = "keeping"
     node = recording_node(cluster, cluster.url, name)
     system = node.daemon_keys["clusterNetwork"]
