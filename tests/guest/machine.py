@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from tests.guest.initramfs import initramfs
 FIRST = Path(__file__).with_name("init.sh")
 MEMORY_MIB = 2048
 CARDS = 2
+BOOTS = 3  # qemu 10.0 at times fails an assertion (iotlb_to_section) when drivers map their devices
 
 # What the kernel loads on demand it gets by modprobe; nothing else here loads a device's driver.
 SECOND = """
-export PATH=/run/guest:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+export PATH=/run/guest:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=dumb
 mkdir -p /dev/shm /lib/modules /run/guest
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
@@ -32,6 +35,7 @@ modprobe --all igb igbvf vfio-pci
 ip link set lo up
 stty -F /dev/ttyS1 raw
 cd {folder}
+touch /run/machine/started
 setsid {command} </dev/null >/dev/ttyS1 2>&1
 echo $? > /run/machine/exit-code
 sync
@@ -42,33 +46,43 @@ busybox poweroff -f
 def run_in_guest(command: Sequence[str], *, folder: Path, timeout: float) -> int:
     """Run the command in `folder`, as root, for `timeout` seconds at most; return its exit code.
 
-    What it prints is printed as it appears (it comes by the second serial port). A guest that ends without an exit code raises ChildProcessError with
-    the end of its console's output; one that takes too long, TimeoutError.
+    What it prints is printed as it appears (it comes by the second serial port). A guest that ends
+    without an exit code raises ChildProcessError with the end of its console's output; one that
+    takes too long, TimeoutError.
     """
     parts = require_parts()
-    with tempfile.TemporaryDirectory(prefix="guest") as name:
-        exchange = Path(name)
-        (exchange / "second.sh").write_text(_second(parts, command, folder))
-        image = exchange / "initramfs"
-        image.write_bytes(initramfs(parts.modules, FIRST.read_bytes()))
-        console = exchange / "console"
-        emulator = subprocess.Popen(
-            list(_emulator(parts, exchange, image, console)),
-            stdin=subprocess.DEVNULL,
-            env={"LD_LIBRARY_PATH": ":".join(map(str, parts.libraries))},
-        )
-        try:
-            emulator.wait(timeout)
-        except subprocess.TimeoutExpired as exc:
-            message = f"the guest took over {timeout:.0f} s; its console:\n{_end(console)}"
-            raise TimeoutError(message) from exc
-        finally:
-            emulator.kill()
-            emulator.wait()
-        code = exchange / "exit-code"
-        if not code.exists():
-            raise ChildProcessError(f"the guest has died; its console:\n{_end(console)}")
-        return int(code.read_text())
+    deadline = time.monotonic() + timeout
+    for _ in range(BOOTS):
+        with tempfile.TemporaryDirectory(prefix="guest") as name:
+            exchange = Path(name)
+            (exchange / "second.sh").write_text(_second(parts, command, folder))
+            image = initramfs(parts.modules, FIRST.read_bytes())
+            (exchange / "initramfs").write_bytes(image)
+            _run_emulator(parts, exchange, deadline)
+            code = exchange / "exit-code"
+            if code.exists():
+                return int(code.read_text())
+            problem = f"the guest has died; its console:\n{_console(exchange)}"
+            if (exchange / "started").exists():
+                break
+        sys.stderr.write(f"{problem}\n")
+    raise ChildProcessError(problem)
+
+
+def _run_emulator(parts: Parts, exchange: Path, deadline: float) -> None:
+    emulator = subprocess.Popen(
+        list(_emulator(parts, exchange)),
+        stdin=subprocess.DEVNULL,
+        env={"LD_LIBRARY_PATH": ":".join(map(str, parts.libraries))},
+    )
+    try:
+        emulator.wait(deadline - time.monotonic())
+    except subprocess.TimeoutExpired as exc:
+        message = f"the guest took too long; its console:\n{_console(exchange)}"
+        raise TimeoutError(message) from exc
+    finally:
+        emulator.kill()
+        emulator.wait()
 
 
 def _second(parts: Parts, command: Sequence[str], folder: Path) -> str:
@@ -77,20 +91,23 @@ def _second(parts: Parts, command: Sequence[str], folder: Path) -> str:
     return SECOND.format(command=shlex.join(command), **quoted)
 
 
-def _end(console: Path) -> str:
+def _console(exchange: Path) -> str:
+    console = exchange / "console"
     return console.read_text(errors="replace")[-4000:] if console.exists() else "(nothing)"
 
 
-def _emulator(parts: Parts, exchange: Path, image: Path, console: Path) -> Iterator[str]:
+def _emulator(parts: Parts, exchange: Path) -> Iterator[str]:
     yield str(parts.emulator)
     for folder in parts.firmware:
         yield from ("-L", str(folder))
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
-    yield from ("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max")
-    yield from ("-smp", "2", "-m", str(MEMORY_MIB))
-    yield from ("-kernel", str(parts.kernel), "-initrd", str(image))
+    yield from ("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem")
+    # One processor: with two, the emulator works half as much again. And none whose vectors glibc
+    # would choose: they are slow to emulate.
+    yield from ("-smp", "1", "-m", str(MEMORY_MIB))
+    yield from ("-kernel", str(parts.kernel), "-initrd", str(exchange / "initramfs"))
     yield from ("-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr")
-    yield from ("-serial", f"file:{console}", "-serial", "stdio")
+    yield from ("-serial", f"file:{exchange / 'console'}", "-serial", "stdio")
     # Paths of several file systems lie below root: their inode numbers are told apart.
     yield from ("-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap")
     yield from ("-device", "virtio-9p-pci,fsdev=root,mount_tag=root")

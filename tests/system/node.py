@@ -79,6 +79,7 @@ class Node:
     daemon_keys: dict[str, Any] = field(default_factory=dict)
     shim_keys: dict[str, Any] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  # enters the namespaces of a node of its own
+    patience_s: float = 15  # for the daemon's start
     daemon: subprocess.Popen[bytes] | None = None
     _pods: int = 0
 
@@ -142,7 +143,7 @@ class Node:
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
 
     def wait_for_socket(self) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + self.patience_s
         while not (self.root / "run" / "daemon.sock").exists():
             assert self.daemon is not None
             assert self.daemon.poll() is None, self.log.read_text()
