@@ -6,6 +6,7 @@
 #   make control-plane  etcd and kube-apiserver for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
 #   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
+#   make test-sriov  real virtual functions, and more kinds of networks, in an emulated machine (minutes)
 #   make outages  ADD in each outage of the API server against all well, a table (ARGS="--rounds 50")
 #   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
@@ -60,12 +61,21 @@ test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel control-plane runtimes
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 # Phony: where the programs are is the modules' business, and looking takes them 50 ms.
-.PHONY: control-plane runtimes
+.PHONY: control-plane runtimes guest
 control-plane: packages
 	$(PYTHON) -m tests.controlplane.build $(CONTROL_PLANE)
 
 runtimes: packages
 	$(PYTHON) -m tests.runtimes.build
+
+guest: packages
+	$(PYTHON) -m tests.guest.build
+
+# No tests/conftest.py there: what it imports takes the emulator ten seconds.
+.PHONY: test-sriov
+test-sriov: setup guest
+	tests/run-in-namespaces $(BIN)/python -m tests.guest $(BIN)/python -m pytest tests/sriov \
+		--confcutdir=tests/sriov -p no:cacheprovider --timeout=240 $(ARGS)
 
 .PHONY: bench
 bench: setup
