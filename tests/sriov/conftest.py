@@ -3,6 +3,7 @@ behind on it fails that test."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.guest.build import require_parts
-from tests.sriov.ports import Port, open_port, ports
+from tests.kubelet.podresources import FakeKubelet
+from tests.sriov.ports import Port, VirtualFunction, open_port, ports, wait_until
 from tests.system.node import Node, bridge_network, new_root
 
 CACHE_OF_SRIOV_CNI = Path("/var/lib/cni/sriov")
@@ -36,7 +38,16 @@ def cards() -> tuple[Port, ...]:
 
 
 @pytest.fixture(scope="session")
-def whole_node(cards: tuple[Port, ...]) -> Iterator[Node]:
+def kubelet() -> Iterator[FakeKubelet]:
+    """The node's kubelet, that is its pod-resources service."""
+    root = new_root()
+    with FakeKubelet(root) as fake:
+        yield fake
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def whole_node(cards: tuple[Port, ...], kubelet: FakeKubelet) -> Iterator[Node]:
     """A serving node with the plugin sriov beside Debian's, and an interface lan0 for others."""
     link = ["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "wire0"]
     subprocess.run(link, check=True)
@@ -44,7 +55,17 @@ def whole_node(cards: tuple[Port, ...]) -> Iterator[Node]:
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
     root = new_root()
     waits = {"add_wait_ms": 30000, "silence_ms": 60000}
-    node = Node(root, bridge_network(root), shim_keys=waits, patience_s=120)
+    asked = {"socket": str(kubelet.socket), "checkpoint": str(kubelet.checkpoint)}
+    node = Node(
+        root,
+        bridge_network(root),
+        daemon_keys={
+            "kubelet": asked | {"timeoutSeconds": 30},
+            "deviceInfoDir": str(root / "devinfo"),
+        },
+        shim_keys=waits | {"device_info_dir": root / "devinfo"},
+        patience_s=120,
+    )
     node.plugin("noop")
     node.plugin("sriov", require_parts().plugins / "sriov")
     try:
@@ -63,6 +84,16 @@ def node(whole_node: Node) -> Iterator[Node]:
     yield node
     sys.stdout.write(node.log.read_text()[seen:])
     assert traces(node) == before
+
+
+@pytest.fixture
+def userspace(cards: tuple[Port, ...], node: Node) -> Iterator[VirtualFunction]:
+    """The second card's last function, which vfio-pci drives."""
+    function = cards[1].functions[3]
+    function.bind("vfio-pci")
+    yield function
+    function.bind("igbvf")
+    wait_until(lambda: function.is_here)
 
 
 def traces(node: Node) -> dict[str, list[str]]:

@@ -53,16 +53,6 @@ def other(cards: tuple[Port, ...]) -> Iterator[VirtualFunction]:
     yield from unchanged(cards[1].functions[0])
 
 
-@pytest.fixture
-def userspace(cards: tuple[Port, ...], node: Node) -> Iterator[VirtualFunction]:
-    """The second card's last function, which vfio-pci drives."""
-    function = cards[1].functions[3]
-    function.bind("vfio-pci")
-    yield function
-    function.bind("igbvf")
-    wait_until(lambda: function.is_here)
-
-
 def unchanged(function: VirtualFunction) -> Iterator[VirtualFunction]:
     before = state(function)
     yield function

@@ -191,14 +191,20 @@ class Node:
     # --- the cluster
 
     def define(
-        self, name: str, config: dict[str, Any] | str, *, namespace: str = "default"
+        self,
+        name: str,
+        config: dict[str, Any] | str,
+        *,
+        namespace: str = "default",
+        resource: str = "",
     ) -> None:
-        """Write a net-attach-def to the folder of manifests."""
+        """Write a net-attach-def to the folder of manifests; `resource` is its devices'."""
         text = config if isinstance(config, str) else json.dumps(config)
+        annotations = {"k8s.v1.cni.cncf.io/resourceName": resource} if resource else {}
         document = {
             "apiVersion": "k8s.cni.cncf.io/v1",
             "kind": "NetworkAttachmentDefinition",
-            "metadata": {"namespace": namespace, "name": name},
+            "metadata": {"namespace": namespace, "name": name, "annotations": annotations},
             "spec": {"config": text},
         }
         self.write_manifest(f"{namespace}-{name}.yaml", document)
