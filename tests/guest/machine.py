@@ -25,6 +25,7 @@ BOOTS = 3  # qemu 10.0 at times fails an assertion (iotlb_to_section) when drive
 # What the kernel loads on demand it gets by modprobe; nothing else here loads a device's driver.
 SECOND = """
 export PATH=/run/guest:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=dumb
+export METAPLUGIN_CACHE={cache}
 mkdir -p /dev/shm /lib/modules /run/guest
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
@@ -86,7 +87,12 @@ def _run_emulator(parts: Parts, exchange: Path, deadline: float) -> None:
 
 
 def _second(parts: Parts, command: Sequence[str], folder: Path) -> str:
-    values = {"modules": parts.modules.parent, "kmod": parts.kmod, "folder": folder}
+    values = {
+        "cache": parts.folder.parent,
+        "modules": parts.modules.parent,
+        "kmod": parts.kmod,
+        "folder": folder,
+    }
     quoted = {key: shlex.quote(str(value)) for key, value in values.items()}
     return SECOND.format(command=shlex.join(command), **quoted)
 
