@@ -29,7 +29,7 @@ BACKPORTS = f"{RELEASE}-backports"  # Debian 12's own qemu has no such card, its
 EMULATOR = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")
 KERNEL = "linux-image-amd64"  # names the package of its newest version as what it depends on
 
-SRIOV_CNI = "v2.1.0+incompatible"  # the only one that the module proxy serves
+SRIOV_CNI = "v2.1.0+incompatible"  # later ones are not served as Go modules
 SRIOV_MODULE = f"""module sriov
 go 1.21
 require (
