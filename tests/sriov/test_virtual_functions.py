@@ -104,7 +104,7 @@ def test_a_function_is_in_the_pod_with_its_vlan_at_the_port(
 def test_the_mac_address_that_a_pod_asks_for_is_the_ports_too(
     node: Node, first: VirtualFunction
 ) -> None:
-    """NPWG-SEL-…: `mac` reaches the plugin that declares it, and the card takes it."""
+    """NPWG-13: `mac` reaches the plugin that declares it, and the card takes it."""
     pod = node.pod(selection(("moved", first), mac=ASKED_MAC))
     answer = node.add(pod)
     assert answer.exit_code == 0, answer.msg
