@@ -159,11 +159,13 @@ class Apt:
 
 
 def _mirror() -> str:
-    """Return from where this machine gets Debian."""
+    """Return from where this machine gets Debian; LookupError where it isn't this release."""
     form = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)")
     lines = subprocess.run(form, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    pairs = (line.split() for line in lines)
-    return next(uri for uri, release in pairs if release == RELEASE)
+    for uri, release in (line.split() for line in lines):
+        if release == RELEASE:
+            return uri
+    raise LookupError(f"apt's sources on this machine have no {RELEASE}")
 
 
 def _unpack_packages(target: Parts) -> None:
