@@ -33,7 +33,8 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IPConfig:
-    """An address with prefix length; `interface` is its interface's index in the result."""
+    """An address with prefix length; `interface` is its interface's index in the result, None for
+    that of a device without an interface too."""
 
     address: str
     gateway: str | None
@@ -77,13 +78,14 @@ class Result:
 
     @property
     def ips(self) -> tuple[IPConfig, ...]:
+        canonical = self.canonical()
         return tuple(
             IPConfig(
                 address=item["address"],
                 gateway=item.get("gateway") or None,
-                interface=item.get("interface"),
+                interface=item.get("interface") if canonical["interfaces"] else None,
             )
-            for item in self.canonical()["ips"]
+            for item in canonical["ips"]
         )
 
     @property
@@ -246,8 +248,11 @@ class _Checker:
         for ip, place in self._objects(raw, "ips"):
             self._address(ip.get("address"), f"{place}.address")
             self._gateway(ip.get("gateway"), f"{place}.gateway")
-            index = ip.get("interface")
-            if index is not None and (type(index) is not int or not 0 <= index < len(interfaces)):
+            index = ip.get("interface", 0)
+            # host-device's addresses of a device that vfio-pci drives belong to an interface 0 that
+            # isn't listed.
+            count = len(interfaces) or 1
+            if index is not None and (type(index) is not int or not 0 <= index < count):
                 raise self._problem(f"{place}.interface", f"there is no interface {index!r}")
         for route, place in self._objects(raw, "routes"):
             self._route(route, place)

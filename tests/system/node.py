@@ -79,6 +79,7 @@ class Node:
     daemon_keys: dict[str, Any] = field(default_factory=dict)
     shim_keys: dict[str, Any] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()  # enters the namespaces of a node of its own
+    patience_s: float = 15  # for the daemon's start
     daemon: subprocess.Popen[bytes] | None = None
     _pods: int = 0
 
@@ -142,7 +143,7 @@ class Node:
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
 
     def wait_for_socket(self) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + self.patience_s
         while not (self.root / "run" / "daemon.sock").exists():
             assert self.daemon is not None
             assert self.daemon.poll() is None, self.log.read_text()
@@ -190,14 +191,20 @@ class Node:
     # --- the cluster
 
     def define(
-        self, name: str, config: dict[str, Any] | str, *, namespace: str = "default"
+        self,
+        name: str,
+        config: dict[str, Any] | str,
+        *,
+        namespace: str = "default",
+        resource: str = "",
     ) -> None:
-        """Write a net-attach-def to the folder of manifests."""
+        """Write a net-attach-def to the folder of manifests; `resource` is its devices'."""
         text = config if isinstance(config, str) else json.dumps(config)
+        annotations = {"k8s.v1.cni.cncf.io/resourceName": resource} if resource else {}
         document = {
             "apiVersion": "k8s.cni.cncf.io/v1",
             "kind": "NetworkAttachmentDefinition",
-            "metadata": {"namespace": namespace, "name": name},
+            "metadata": {"namespace": namespace, "name": name, "annotations": annotations},
             "spec": {"config": text},
         }
         self.write_manifest(f"{namespace}-{name}.yaml", document)

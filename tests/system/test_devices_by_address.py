@@ -62,3 +62,17 @@ def test_the_shim_alone_gives_the_device_back(node_with_devices: Node) -> None:
     node.kill()
     assert node.delete(pod).exit_code == 0
     assert "pf0v0" in node.host_links()
+
+
+def test_a_device_without_an_interface_is_attached_and_let_go(node_with_devices: Node) -> None:
+    """DPDK: nothing appears in the pod, though the network gives it an address."""
+    node = node_with_devices
+    pod = node.pod(selection(("vf", UNBOUND)))
+    answer = node.add(pod)
+    assert answer.exit_code == 0, answer.msg
+    assert node.pod_links(pod) == {"eth0"}
+    entry = node.status(pod)[1]
+    assert (entry["name"], entry["interface"]) == ("default/vf", "net1")
+    assert node.leases() == ["cbr0/10.90.0.2", "vf/10.95.0.2"]
+    assert node.delete(pod).exit_code == 0
+    assert (node.records(), node.leases()) == ([], [])

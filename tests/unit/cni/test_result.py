@@ -130,6 +130,14 @@ def test_routes_can_be_replaced_in_every_version(version: str) -> None:
     assert parsed(changed.to_version(version)).ips == result.ips
 
 
+def test_an_address_of_a_device_without_an_interface_has_none() -> None:
+    """host-device prints so for a device that vfio-pci drives; it is passed on as it was."""
+    raw = {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24", "interface": 0}]}
+    result = parsed(raw)
+    assert [ip.interface for ip in result.ips] == [None]
+    assert result.to_version("1.0.0") == raw
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "interfaces": ({"interfaces": {}}, "interfaces: must be a list"),
     "interfaces null": ({"interfaces": [None]}, "interfaces[0]: must be an object"),
@@ -145,8 +153,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "ips[0].gateway: no address",
     ),
     "index": (
-        {"ips": [{"address": "10.0.0.1/8", "interface": 0}]},
-        "ips[0].interface: there is no interface 0",
+        {"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/8", "interface": 1}]},
+        "ips[0].interface: there is no interface 1",
     ),
     "index negative": (
         {"interfaces": [{"name": "a"}], "ips": [{"address": "10.0.0.1/8", "interface": -1}]},
