@@ -5,12 +5,8 @@
 #   make bench-k8s  what following 10,000 net-attach-defs costs, table in build/bench (minutes)
 #   make control-plane  what a cluster runs, for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
-<<<<<<< HEAD
 #   make runtimes  containerd 1.7 and 2, and cnitool, for the tests, built once outside the tree (minutes)
-=======
-#   make runtimes  containerd 2 and cnitool for the tests, built once outside the tree (minutes)
 #   make test-sriov  real virtual functions, and more kinds of networks, in an emulated machine (minutes)
->>>>>>> sriov
 #   make outages  ADD in each outage of the API server against all well, a table (ARGS="--rounds 50")
 #   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
@@ -67,24 +63,19 @@ test: setup $(SANITIZED_SHIM) $(SHIM_CORPUS) wheel image control-plane kustomize
 	tests/run-in-namespaces $(BIN)/python -m pytest $(ARGS)
 
 # Phony: where the programs are is the modules' business, and looking takes them 50 ms.
-<<<<<<< HEAD
-.PHONY: control-plane kustomize manifests runtimes
-=======
-.PHONY: control-plane runtimes guest
->>>>>>> sriov
+.PHONY: control-plane guest kustomize manifests runtimes
 control-plane: packages
 	$(PYTHON) -m tests.controlplane.build $(CONTROL_PLANE)
 
 runtimes: packages
 	$(PYTHON) -m tests.runtimes.build
 
-<<<<<<< HEAD
 kustomize: packages
 	$(PYTHON) -m tests.manifests.build --only
 
 manifests: packages
 	$(PYTHON) -m tests.manifests.build
-=======
+
 guest: packages
 	$(PYTHON) -m tests.guest.build
 
@@ -93,7 +84,6 @@ guest: packages
 test-sriov: setup guest
 	tests/run-in-namespaces $(BIN)/python -m tests.guest $(BIN)/python -m pytest tests/sriov \
 		--confcutdir=tests/sriov -p no:cacheprovider --timeout=240 $(ARGS)
->>>>>>> sriov
 
 .PHONY: bench
 bench: setup
