@@ -8,6 +8,7 @@ each boot, and all else is the host's. What a machine writes at other places sta
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -155,13 +156,16 @@ class Machine:
         if self._namespaces is None:
             return
         for number in range(len(self._wires)):
-            _ip("link", "del", self._port(number))  # the kernel would do so some time later
-        subprocess.run(["kill", "-KILL", str(self.pid)], check=True)
+            # The kernel would do so some time later; there is none where the boot failed.
+            delete = ["ip", "link", "del", self._port(number)]
+            subprocess.run(delete, check=False, capture_output=True)
+        if self._first:
+            os.kill(self._first, signal.SIGKILL)
         self._namespaces.communicate()  # the last of its processes has ended
         for service in self._services:
             service.kill()
         self._services.clear()
-        self._namespaces = None
+        self._namespaces, self._first = None, 0
         remove_cgroups(self.cgroup[1:])
 
     def run(self, *command: str | Path, text: str | None = None) -> str:

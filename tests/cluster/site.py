@@ -168,17 +168,20 @@ class Site:
         return json.dumps(content)
 
     def close(self) -> None:
-        """End everything, at any point of its start; the logs stay, the nodes' disks don't."""
-        for node in self.nodes:
-            node.machine.lose_power()
-        for part in (self.scheduler, self.controllers):
-            part.kill()
-        self.control.close()
-        for wire in (self.management, self.data):
-            subprocess.run(["ip", "link", "del", wire], check=False, capture_output=True)
-        for node in self.nodes:
-            shutil.rmtree(node.machine.disk, ignore_errors=True)
-        shutil.rmtree(self.control.root / "etcd", ignore_errors=True)
+        """End everything, at any point of its start, one failing or not; the logs stay, the nodes'
+        disks don't."""
+        with contextlib.ExitStack() as steps:  # the last one first
+            for folder in (node.machine.disk for node in self.nodes):
+                steps.callback(shutil.rmtree, folder, ignore_errors=True)
+            steps.callback(shutil.rmtree, self.control.root / "etcd", ignore_errors=True)
+            for wire in (self.management, self.data):
+                delete = ["ip", "link", "del", wire]
+                steps.callback(subprocess.run, delete, check=False, capture_output=True)
+            steps.callback(self.control.close)
+            for part in (self.scheduler, self.controllers):
+                steps.callback(part.kill)
+            for node in self.nodes:
+                steps.callback(node.machine.lose_power)
 
     # --- nodes
 
