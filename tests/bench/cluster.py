@@ -155,8 +155,8 @@ def report(figures: dict[str, Figures], memory: str, pods: int, load: float) -> 
         *(each.row(name, base) for name, each in figures.items()),
     ]
     text = f"""
-{pods} pods created at once on one node, once each, after {WARM_UP} to warm up. All of the cluster is on
-one machine, etcd and API server too, and its processors are the limit: {machine()}.
+{pods} pods created at once on one node, once each, after {WARM_UP} to warm up. All of the cluster,
+etcd and API server too, is on one machine, whose processors are the limit: {machine()}.
 Load average before: {load:.2f}. {memory}
 """
     return "\n".join([*rows, text])
