@@ -3,6 +3,7 @@
 #   make test   run the tests in private namespaces       (ARGS="tests/unit -k rollback")
 #   make bench  ADD and DEL against the floor, table and plot in build/bench
 #   make bench-k8s  what following 10,000 net-attach-defs costs, table in build/bench (minutes)
+#   make bench-cluster  110 pods at once on a real node, with and without metaplugin, table in build/bench (minutes)
 #   make control-plane  what a cluster runs, for the tests: found, or built once outside the tree (minutes)
 #   make fuzz   every fuzzer for SECONDS=60 (ARGS="frames annotation": these alone)
 #   make runtimes  containerd 1.7 and 2, and cnitool, for the tests, built once outside the tree (minutes)
@@ -92,6 +93,10 @@ bench: setup
 .PHONY: bench-k8s
 bench-k8s: setup control-plane
 	tests/run-in-namespaces $(BIN)/python -m tests.bench.k8s $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: setup control-plane
+	tests/run-in-namespaces $(BIN)/python -m tests.bench.cluster $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup $(SHIM_FUZZER) $(ATHERIS)/.stamp

@@ -41,7 +41,7 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
     stale = [*_plugged_into(stale, known), *stale]
     errors: list[CNIError] = []
     for stored in stale:
-        errors += await finish_unless_busy(stored, caller, node, deadline)
+        errors += await finish_unless_busy(stored, caller, node, deadline) or ()
     live = [stored for stored in ours if _attachment(stored) in valid]
     if {_attachment(stored) for stored in live} == set(valid):
         kept = [stored for stored in known if stored not in stale]

@@ -29,28 +29,29 @@ async def reap(caller: Caller, node: Node) -> int:
         if await _is_left_over(stored.record, caller):
             deadline = Deadline.start(node.settings.deadlines)
             errors = await finish_unless_busy(stored, caller, node, deadline)
-            for error in errors:
+            released += errors == []
+            for error in errors or ():
                 log.error(
                     "left-over record could not be released",
                     extra={"record": stored.record.file_name, "error": error.msg},
                 )
-            released += not errors
     return released
 
 
 async def finish_unless_busy(
     stored: StoredRecord, caller: Caller, node: Node, deadline: Deadline
-) -> list[CNIError]:
+) -> list[CNIError] | None:
     """Run a record's DEL under its sandbox's lock; return what failed. A sandbox for which
-    something runs now, or whose record has changed meanwhile, is left alone."""
+    something runs now, or whose record has changed or gone meanwhile, is left alone: None."""
     record = stored.record
     if not await caller.locks.try_lock(record.sandbox.container_id):
-        return []
+        return None
     try:
         present = await node.records.read(record.file_name)
-        if present and present.record.generation == record.generation:
-            await finish_record(present, deletion(record), caller, deadline)
-            await node.status.withdraw(record)
+        if present is None or present.record.generation != record.generation:
+            return None
+        await finish_record(present, deletion(record), caller, deadline)
+        await node.status.withdraw(record)
     except CNIError as exc:
         return [exc]
     except DamagedRecord as exc:

@@ -61,6 +61,7 @@ class ShimSession:
     def __init__(self, connection: FrameConnection, request: Request) -> None:
         self.request = request
         self._connection = connection
+        self._answering = False
 
     async def exec_plugin(self, call: PluginCall, deadline_s: float) -> Executed:
         frame: Exec = call.to_exec(deadline_s)
@@ -101,12 +102,18 @@ class ShimSession:
 
     async def answer(self, exit_code: int, stdout: bytes) -> bool:
         """Give the runtime its answer; return whether all of it got there."""
-        answered = await self._ask(Answer(exit_code, stdout), Answered, _RUNTIME_S)
+        self._answering = True
+        try:
+            answered = await self._ask(Answer(exit_code, stdout), Answered, _RUNTIME_S)
+        finally:
+            self._answering = False
         return answered.errno == 0
 
     @asynccontextmanager
     async def kept_alive(self) -> AsyncIterator[None]:
-        """Send `alive` while the block runs."""
+        """Send `alive` while the block runs, but none after an answer: its shim ends when it has
+        given it on, and a sign that comes too late would break the connection before what the shim
+        said last is read."""
         task = asyncio.create_task(self._send_signs())
         try:
             yield
@@ -119,7 +126,8 @@ class ShimSession:
         with contextlib.suppress(CallerGone):
             while True:
                 await asyncio.sleep(ALIVE_INTERVAL_S)
-                self._send(Alive())
+                if not self._answering:
+                    self._send(Alive())
 
     async def _keep(self, frame: Save | Append | Forget, done: str) -> None:
         saved = await self._ask(frame, Saved, _DISK_S)

@@ -85,6 +85,10 @@ class Client:
         """Change many objects, each by its path, as `create_all` creates them."""
         self._send_all([("PATCH", path, changes) for path, changes in patches])
 
+    def delete_all(self, paths: Sequence[str], *, grace_s: int = 0) -> None:
+        """Delete many objects, each by its path, as `create_all` creates them."""
+        self._send_all([("DELETE", path, {"gracePeriodSeconds": grace_s}) for path in paths])
+
     def _send_all(self, requests: Sequence[tuple[str, str, JSONObject]]) -> None:
         shares = [requests[start::_CONNECTIONS] for start in range(_CONNECTIONS)]
         with ThreadPoolExecutor(_CONNECTIONS) as threads:
