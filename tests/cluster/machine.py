@@ -25,8 +25,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _BOOT = """
 hostname "$1"; disk=$2
 for folder in etc opt var; do
-    mkdir -p $disk/$folder $disk/work/$folder
-    layers=lowerdir=/$folder,upperdir=$disk/$folder,workdir=$disk/work/$folder
+    mkdir -p $disk/$folder $disk/.overlay/$folder
+    layers=lowerdir=/$folder,upperdir=$disk/$folder,workdir=$disk/.overlay/$folder
     mount -t overlay -o $layers $folder /$folder
 done
 if ! test -e $disk/booted; then
