@@ -538,3 +538,75 @@ def test_a_damaged_record_of_devices_is_not_guessed_at(
     assert [call["env"]["CNI_IFNAME"] for call in recorder.noop_calls()[calls:]] == ["eth0"]
     record.unlink()
     assert yaml.safe_load((recorder.root / "daemon.yaml").read_text())["kubelet"]
+
+
+def test_a_failed_plugin_of_devices_leaves_nothing(node: Node, kubelet: FakeKubelet) -> None:
+    """host-device refuses the DEL of a device that it never moved."""
+    before = node.host_links()
+    pod = admit(kubelet, node.pod("vf, fast"), app={VF: ADDRESSES[:1], FAST: ["0000:09:00.0"]})
+    assert node.add(pod).exit_code == 1
+    assert nothing_is_left(node, before, pod)
+
+
+def troubled_plugin(node: Node) -> Path:
+    """Install a plugin that fails while the returned file is there; also an IPAM plugin."""
+    trouble, source = node.root / "trouble", node.root / "troubled.sh"
+    answer = '{"cniVersion": "1.0.0", "ips": [{"address": "10.95.1.2/24"}]}'
+    source.write_text(
+        f"""#!/bin/sh
+[ ! -e {trouble} ] || {{ echo '{{"cniVersion": "1.0.0", "code": 5, "msg": "no"}}'; exit 1; }}
+echo '{answer}'
+"""
+    )
+    node.plugin("troubled", source)
+    return trouble
+
+
+def test_a_device_that_is_back_does_not_keep_a_pod_from_going(
+    node: Node, kubelet: FakeKubelet
+) -> None:
+    """host-device refuses a second DEL, which another network's failure brings about."""
+    before = node.host_links()
+    trouble = troubled_plugin(node)
+    node.define("troubled", {"cniVersion": "1.0.0", "plugins": [{"type": "troubled"}]})
+    pod = admit(kubelet, node.pod("vf, troubled"), app={VF: ADDRESSES[:1]})
+    assert node.add(pod).exit_code == 0
+    trouble.touch()
+    reply = node.delete(pod)
+    assert (reply.exit_code, "troubled" in reply.msg) == (1, True)
+    assert node.host_links() == before
+    trouble.unlink()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
+
+
+def test_a_device_that_is_still_there_is_not_given_up(node: Node, kubelet: FakeKubelet) -> None:
+    """host-device, whose IPAM plugin fails, hasn't moved it back."""
+    before = node.host_links()
+    trouble = troubled_plugin(node)
+    plugin = {"type": "host-device", "ipam": {"type": "troubled"}}
+    define(node, "far", {"cniVersion": "1.0.0", "plugins": [plugin]}, VF)
+    pod = admit(kubelet, node.pod("far"), app={VF: ADDRESSES[:1]})
+    assert node.add(pod).exit_code == 0
+    trouble.touch()
+    assert node.delete(pod).exit_code == 1
+    assert (alias(pod, "net1"), len(node.records())) == ("pf0v0", 1)
+    trouble.unlink()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
+
+
+def test_a_daemon_killed_before_a_device_is_moved(node: Node, kubelet: FakeKubelet) -> None:
+    """The record names the device already, and host-device refuses its DEL."""
+    before = node.host_links()
+    node.define("slow", noop_network(node.root, "slow", onADD={"sleep": 20}))
+    node.plugin("noop")
+    pod = admit(kubelet, node.pod("slow, vf"), app={VF: ADDRESSES[:1]})
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(node.add, pod)
+        node.wait_for_noop_calls(1)
+        node.kill()
+        adding.result()
+    node.restart()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
