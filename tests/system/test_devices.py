@@ -324,6 +324,23 @@ def test_a_named_device_of_a_live_pod_stays_there(node: Node, kubelet: FakeKubel
     assert node.delete(first).exit_code == 0
 
 
+@pytest.mark.parametrize("path", ["../devices/{}", "./{}", "{}/", "/{}"])
+def test_a_path_to_another_pods_device_is_refused(
+    node: Node, kubelet: FakeKubelet, path: str
+) -> None:
+    """ROB-3: host-device would follow it, and take the device before its pod is attached."""
+    plugin = {"type": "host-device", "capabilities": {"deviceID": True}}
+    node.define("free", {"cniVersion": "1.0.0", "plugins": [plugin]})
+    element = {"name": "free", "deviceID": path.format(ADDRESSES[0])}
+    thief = node.pod(json.dumps([element]))
+    reply = node.add(thief)
+    assert (reply.exit_code, reply.code) == (1, 7)
+    assert "networks[0].deviceID" in reply.msg
+    owner = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(owner).exit_code == 0
+    assert node.delete(owner).exit_code == 0
+
+
 def test_an_old_sandbox_of_the_same_pod_gives_its_devices_up(
     node: Node, kubelet: FakeKubelet
 ) -> None:

@@ -74,6 +74,18 @@ CASES = [
     ("an id of no resource is nobody's promise", TWO, [wants("", device_id=C)], [C]),
     ("but is not given twice", TWO, [wants(), wants("", device_id=A)], [B, A]),
     (
+        "hexadecimal capitals are the kubelet's to write",
+        allocation(("a", VF, "0000:0a:10.0")),
+        [wants(device_id="0000:0A:10.0")],
+        ["0000:0a:10.0"],
+    ),
+    (
+        "a device of two resources is one",
+        allocation(("a", RDMA, A), ("a", VF, A), ("a", VF, B)),
+        [wants(), wants(RDMA)],
+        [B, A],
+    ),
+    (
         "ids mean something in their resource alone",
         allocation(("a", VF, "0"), ("a", RDMA, "0")),
         [wants(RDMA), wants()],
@@ -156,6 +168,20 @@ REFUSED = [
         [wants(claim="nic", request="r")],
         7,
         "(of claim nic, request r), and",
+    ),
+    (
+        "the same of two resources",
+        allocation(("a", RDMA, A), ("a", VF, A)),
+        [wants(), wants(RDMA, where="w")],
+        7,
+        f"w: network default/net takes a device of {RDMA}, and all of these are taken",
+    ),
+    (
+        "another spelling of what is no PCI address",
+        allocation(("a", VF, "dev-a")),
+        [wants(device_id="DEV-A")],
+        7,
+        "(DEV-A), and there is none",
     ),
     ("the same twice", TWO, [wants(device_id=A), wants(device_id=A)], 7, "all of these are taken"),
     (
