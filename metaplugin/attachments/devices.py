@@ -58,7 +58,8 @@ class ResolvedDevice:
     """A claimed device with what the cluster says of it. `id` is what plugins get as deviceID,
     `resource` the network resource's name as a net-attach-def has it, `pod_claim` the claim's name
     in the pod (`spec.resourceClaims[].name`), `request` the claim's (`name`, or `name/subrequest`),
-    `interface` the one that the driver reports to have made; each "" where nobody says one."""
+    `interface` the one that the driver reports to have made; each "" where nobody says one. No
+    network gets a device without id, or whose driver has made the interface itself."""
 
     claimed: ClaimedDevice
     id: str
@@ -253,7 +254,7 @@ def _offers(allocation: Allocation, resolved: Sequence[ResolvedDevice]) -> _Offe
         offer = _Offer(device=assigned, containers=(device.container,))
         _merge(offers, (device.resource, device.id), offer)
     for claimed in resolved:
-        if claimed.id:
+        if claimed.id and not claimed.interface:
             offer = _claim_offer(claimed)
             origin = claimed.claimed
             _merge(offers, (origin.driver, origin.pool, origin.device), offer)

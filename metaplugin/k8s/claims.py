@@ -129,9 +129,10 @@ def _resolved(
     if attributes is None:
         raise TryAgainLater(f"{name} of ResourceClaim {claimed.claim} is in no ResourceSlice (yet)")
     of_request = of_pod.extended_resources.get((claimed.claim, claimed.container, result.request))
+    device_id = attributes.get(DEVICE_ID) or attributes.get(PCI_BUS_ID) or cdi_device_id(claimed)
     return ResolvedDevice(
         claimed=claimed,
-        id=attributes.get(DEVICE_ID) or attributes.get(PCI_BUS_ID) or cdi_device_id(claimed),
+        id="" if result.admin_access else device_id,
         resource=attributes.get(RESOURCE_NAME) or of_request or "",
         pod_claim=of_pod.names.get(claimed.claim, ""),
         request=result.request,

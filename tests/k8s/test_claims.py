@@ -213,6 +213,29 @@ def test_a_device_without_slice_is_not_guessed(
     assert expected in refusal(side, reference, claimed("vf-0"))
 
 
+def test_a_device_with_admin_access_is_no_networks(
+    side: Side, cluster: Cluster, reference: PodReference
+) -> None:
+    """It may be in another pod's use: nobody is to move it."""
+    admin = cluster.admin
+    labelled = {"resource.kubernetes.io/admin-access": "true"}
+    admin.patch("/api/v1/namespaces/default", {"metadata": {"labels": labelled}})
+    watching = claim("watcher")
+    watching["spec"]["devices"]["requests"][0]["exactly"]["adminAccess"] = True
+    admin.create(watching)
+    results = [result("vf-0", adminAccess=True), result("vf-1")]
+    reserved = [{"resource": "pods", "name": "p", "uid": reference.uid}]
+    status = {"allocation": {"devices": {"results": results}}, "reservedFor": reserved}
+    try:
+        admin.patch(f"{CLAIMS}/watcher/status", {"status": status})
+        found = resolved(side, reference, claimed("vf-0", "watcher"), claimed("vf-1", "watcher"))
+        assert [each.id for each in found] == ["", "0000:3b:02.1"]
+    finally:
+        admin.delete(f"{CLAIMS}/watcher")
+        unlabelled = dict.fromkeys(labelled)
+        admin.patch("/api/v1/namespaces/default", {"metadata": {"labels": unlabelled}})
+
+
 def test_a_pools_newest_generation_counts(
     side: Side, cluster: Cluster, reference: PodReference
 ) -> None:

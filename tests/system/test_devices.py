@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import yaml
 from tests.kubelet.podresources import Claimed, FakeKubelet
 from tests.kubelet.podresources import Pod as Given
 from tests.system.fake_sysfs import FakeSysfs, fake_sysfs
-from tests.system.node import Node, Pod, host_local, ip_json, new_root, noop_network
+from tests.system.node import Node, Pod, Reply, host_local, ip_json, new_root, noop_network
 
 pytestmark = pytest.mark.system
 
@@ -627,3 +629,77 @@ def test_a_daemon_killed_before_a_device_is_moved(node: Node, kubelet: FakeKubel
     node.restart()
     assert node.delete(pod).exit_code == 0
     assert nothing_is_left(node, before, pod)
+
+
+def test_a_take_over_that_was_cut_off_ends_with_the_old_pods_del(
+    node: Node, kubelet: FakeKubelet
+) -> None:
+    """The daemon died after the old pod's plugin, before its record was written without it: the new
+    pod waits, as the plugin's refusal might mean anything, until the old pod's DEL has looked."""
+    before = node.host_links()
+    old = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(old).exit_code == 0
+    kubelet.release(old.namespace, old.name)
+    subprocess.run(["ip", "-n", old.netns.name, "link", "set", "net1", "netns", "1"], check=True)
+    subprocess.run(["ip", "link", "set", "net1", "name", "pf0v0"], check=True)
+    new = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(new).exit_code == 1
+    assert nothing_is_left_of(node, new)
+    assert node.delete(old).exit_code == 0
+    assert node.add(new).exit_code == 0
+    assert alias(new, "net1") == "pf0v0"
+    assert node.delete(new).exit_code == 0
+    assert nothing_is_left(node, before, new)
+
+
+def nothing_is_left_of(node: Node, pod: Pod) -> bool:
+    mine = [name for name in node.records() if name.startswith(pod.container_id)]
+    return (node.pod_links(pod), mine) == (set(), [])
+
+
+def until_done(node: Node, call: Callable[[], Reply]) -> None:
+    """Repeat a call as the kubelet does."""
+    replies = []
+    for _ in range(40):
+        replies.append(call())
+        if replies[-1].exit_code == 0:
+            return
+        time.sleep(0.25)
+    raise AssertionError(f"never done: {[reply.stdout for reply in replies[-2:]]}")
+
+
+@pytest.mark.timeout(240)
+def test_devices_change_hands_while_daemons_die(node: Node, kubelet: FakeKubelet) -> None:
+    """Issue 6: each of four functions goes from pod to pod twice, the old pod's DEL beside
+    the new one's ADD, and the daemon is killed at a moment of each time."""
+    before = node.host_links()
+    owners: list[Pod] = []
+    for turn in range(3):
+        old, owners = owners, []
+        for pod in old:
+            kubelet.release(pod.namespace, pod.name)
+        for number in range(4):
+            owners.append(admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[number - turn]]}))
+
+        def attach(pod: Pod) -> Reply:
+            pod.container_id = os.urandom(32).hex()  # as a runtime's for each attempt
+            reply = node.add(pod)
+            if reply.exit_code:
+                until_done(node, lambda: node.delete(pod))
+            return reply
+
+        with ThreadPoolExecutor(8) as pool:
+            adding = [pool.submit(until_done, node, partial(attach, pod)) for pod in owners]
+            going = [
+                pool.submit(until_done, node, partial(node.delete, pod)) for pod in reversed(old)
+            ]
+            time.sleep(0.15 * (turn + 1))
+            node.kill()
+            node.restart()
+            for done in (*adding, *going):
+                done.result()
+        expected = [f"pf0v{(number - turn) % 4}" for number in range(4)]
+        assert [alias(pod, "net1") for pod in owners] == expected
+    for pod in owners:
+        assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, owners[0])

@@ -118,6 +118,9 @@ RESOLVED = (
     ResolvedDevice(claimed=claimed("1"), id=B, pod_claim="nic", request="storage/fast"),
     ResolvedDevice(claimed=claimed("2"), id="", resource=VF, pod_claim="nic", request="gpu"),
     ResolvedDevice(claimed=claimed("3", claim="other"), id=C, resource=VF, pod_claim="spare"),
+    ResolvedDevice(
+        claimed=claimed("4", claim="made"), id=D, resource=RDMA, pod_claim="made", interface="dra0"
+    ),
 )
 CLAIM_CASES = [
     ("by resource", [wants(), wants()], [A, C]),
@@ -213,6 +216,13 @@ def test_a_device_that_is_not_there_is_told(
     assert raised.value.code == code
     assert isinstance(raised.value, InvalidNetworkConfig | TryAgainLater)
     assert told in raised.value.msg
+
+
+@pytest.mark.parametrize("asked", [wants(RDMA), wants(RDMA, claim="made")], ids=["one", "named"])
+def test_a_device_whose_driver_made_its_interface_is_not_moved(asked: DeviceRequest) -> None:
+    """A24.1: the driver has put it into the pod by itself."""
+    with pytest.raises(InvalidNetworkConfig, match="there is none"):
+        assign_devices([asked], Allocation(), RESOLVED)
 
 
 @pytest.mark.parametrize(
