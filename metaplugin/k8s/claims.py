@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice, cdi_device_id
 from metaplugin.attachments.runtime_conf import PodReference
-from metaplugin.cni.errors import TryAgainLater
+from metaplugin.cni.errors import ClusterAway, TryAgainLater
 from metaplugin.commands.ports import Name
 from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.claim_objects import (
@@ -158,7 +158,7 @@ class _LastKnown(Generic[T]):
             seen = await self._look_up(name, patience_s)
         except Unanswered as exc:
             if known is None:
-                raise TryAgainLater(f"{what}: not known: {exc}") from exc
+                raise ClusterAway(f"{what}: not known: {exc}") from exc
             log.warning("last known copy used", extra={"object": what, "why": str(exc)})
             return known
         if seen.value is None:

@@ -4,6 +4,7 @@ deploy/base/rbac.yaml."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,18 @@ def test_last_known_copies_serve_while_the_server_is_away(
     assert resolved(side, reference, claimed("vf-0")) == known
     unknown = refusal(side, reference, claimed("vf-2", "for-all"))
     assert "ResourceClaim default/for-all: not known: the Kubernetes API is away" in unknown
+
+
+def test_a_pods_claims_are_known_after_a_restart_without_the_server(
+    side: Side, proxy: FaultProxy, reference: PodReference, tmp_path: Path
+) -> None:
+    """The daemon's memory is gone, and what it was told of this pod isn't; nothing of another."""
+    known = resolved(side, reference, claimed("vf-1"), claimed("vf-0"))
+    proxy.refuse()
+    with Side(tmp_path / "kubeconfig", memory=side.memory, following=False) as restarted:
+        assert resolved(restarted, reference, claimed("vf-0")) == known[1:]
+        for pod, device in ((reference, "vf-2"), (replace(reference, uid="later"), "vf-0")):
+            assert "the Kubernetes API is away" in refusal(restarted, pod, claimed(device))
 
 
 def test_another_pods_claim_is_refused(
