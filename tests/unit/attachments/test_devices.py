@@ -218,6 +218,17 @@ def test_a_device_that_is_not_there_is_told(
     assert told in raised.value.msg
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [wants(claim="nic", request="dat"), wants(RDMA, claim="nic", request="data")],
+    ids=["request's beginning", "other resource"],
+)
+def test_a_claims_device_is_of_that_request_and_resource(asked: DeviceRequest) -> None:
+    """Issue 6: never another device than the one that is meant."""
+    with pytest.raises(InvalidNetworkConfig, match="there is none"):
+        assign_devices([asked], Allocation(), RESOLVED)
+
+
 @pytest.mark.parametrize("asked", [wants(RDMA), wants(RDMA, claim="made")], ids=["one", "named"])
 def test_a_device_whose_driver_made_its_interface_is_not_moved(asked: DeviceRequest) -> None:
     """A24.1: the driver has put it into the pod by itself."""
