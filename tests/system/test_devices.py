@@ -264,7 +264,9 @@ def test_a_device_that_was_given_on_stays_with_its_new_owner(
     assert node.add(old).exit_code == 0
     kubelet.release(old.namespace, old.name)
     new = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    kubelet.asked.clear()
     assert node.add(new).exit_code == 0
+    assert len(kubelet.asked) == 2  # its devices, then both pods' at one moment
     assert (alias(new, "net1"), node.pod_links(old)) == ("pf0v0", {"eth0"})
     if daemon == "away":
         node.kill()
