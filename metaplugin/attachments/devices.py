@@ -8,12 +8,14 @@ are served first, the others in the order of the allocation; no device is given 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, TryAgainLater
 
 _PCI = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
+Identity = tuple[str, str]
+
 _SHOWN = 40  # devices in an error's message, which ends as an Event of at most 1024 bytes
 
 
@@ -56,7 +58,8 @@ class ResolvedDevice:
     """A claimed device with what the cluster says of it. `id` is what plugins get as deviceID,
     `resource` the network resource's name as a net-attach-def has it, `pod_claim` the claim's name
     in the pod (`spec.resourceClaims[].name`), `request` the claim's (`name`, or `name/subrequest`),
-    `interface` the one that the driver reports to have made; each "" where nobody says one."""
+    `interface` the one that the driver reports to have made; each "" where nobody says one. No
+    network gets a device without id, or whose driver has made the interface itself."""
 
     claimed: ClaimedDevice
     id: str
@@ -115,19 +118,27 @@ class AssignedDevice:
         return bool(self.resource or self.claim)
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Identity:
         """What two of the same physical device have in common: a PCI address is a device's own,
         other ids mean something within their resource alone."""
-        address = self.id.lower()
-        if _PCI.fullmatch(address):
-            return "pci", address
-        return self.resource or self.claim, self.id
+        address = _pci_address(self.id)
+        return ("pci", address) if address else (self.resource or self.claim, self.id)
 
     def is_rival_of(self, other: AssignedDevice) -> bool:
         """Say whether it is the same device, and promised to one of both: what nobody promised is
         not ours to judge."""
         promised = self.is_promised or other.is_promised
         return promised and self.identity == other.identity
+
+
+def _pci_address(device_id: str) -> str:
+    """Return the id as the kernel writes a PCI address, in small letters; "" if it is none."""
+    address = device_id.lower()
+    return address if _PCI.fullmatch(address) else ""
+
+
+def _is_same_id(one: str, other: str) -> bool:
+    return (_pci_address(one) or one) == (_pci_address(other) or other)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +157,7 @@ class _Offer:
             return asked.claim in self.claims and of_request and self._is_of(asked.resource)
         if asked.container and asked.container not in self.containers:
             return False
-        if asked.device_id and asked.device_id != self.device.id:
+        if asked.device_id and not _is_same_id(asked.device_id, self.device.id):
             return False
         return self.device.resource == asked.resource
 
@@ -157,6 +168,9 @@ class _Offer:
     def __str__(self) -> str:
         origin = f"claim {self.device.claim}" if self.device.claim else self.device.resource
         return f"{origin} {self.device.id} ({', '.join(self.containers)})"
+
+
+_Offers = Mapping[Identity, Sequence[_Offer]]
 
 
 def assign_devices(
@@ -172,7 +186,7 @@ def assign_devices(
     reports none at all for the pod.
     """
     offers = _offers(allocation, resolved)
-    owners: dict[int, int] = {}  # by offer, the request that has it
+    owners: dict[Identity, int] = {}  # by device, the request that has it
     found: list[AssignedDevice | None] = [None] * len(requests)
     for position in sorted(range(len(requests)), key=lambda place: _rank(requests[place])):
         asked = requests[position]
@@ -180,15 +194,13 @@ def assign_devices(
             continue
         if asked.is_named_only:
             found[position] = _named(asked)
-            for place, offer in enumerate(offers):
-                if offer.device.identity == _named(asked).identity:
-                    owners.setdefault(place, position)
+            owners.setdefault(_named(asked).identity, position)
         elif not _search(position, requests, offers, owners, set()):
             raise _absent(asked, offers, allocation)
-    for place, position in owners.items():
+    for device, position in owners.items():
         asked = requests[position]
         if asked and not asked.is_named_only:
-            found[position] = offers[place].device
+            found[position] = next(o.device for o in offers.get(device, ()) if o.fits(asked))
     _refuse_twice(requests, found)
     return tuple(found)
 
@@ -208,31 +220,32 @@ def _rank(asked: DeviceRequest | None) -> int:
 def _search(
     position: int,
     requests: Sequence[DeviceRequest | None],
-    offers: Sequence[_Offer],
-    owners: dict[int, int],
-    seen: set[int],
+    offers: _Offers,
+    owners: dict[Identity, int],
+    seen: set[Identity],
 ) -> bool:
     """Give a request the first free device that fits; where none is free, move an earlier request
     to another that fits that one as well. Return whether there is one; `seen` were tried."""
     asked = requests[position]
     if asked is None or asked.is_named_only:
         return False
-    fitting = [place for place, offer in enumerate(offers) if offer.fits(asked)]
-    for place in fitting:
-        if place not in owners:
-            owners[place] = position
+    fitting = [device for device, given in offers.items() if any(o.fits(asked) for o in given)]
+    for device in fitting:
+        if device not in owners:
+            owners[device] = position
             return True
-    for place in fitting:
-        if place not in seen:
-            seen.add(place)
-            if _search(owners[place], requests, offers, owners, seen):
-                owners[place] = position
+    for device in fitting:
+        if device not in seen:
+            seen.add(device)
+            if _search(owners[device], requests, offers, owners, seen):
+                owners[device] = position
                 return True
     return False
 
 
-def _offers(allocation: Allocation, resolved: Sequence[ResolvedDevice]) -> list[_Offer]:
-    """Return the pod's devices, each once, in the order in which they are handed out."""
+def _offers(allocation: Allocation, resolved: Sequence[ResolvedDevice]) -> _Offers:
+    """Return the pod's devices, each once, in the order in which they are handed out; one that the
+    pod was given twice, of two resources, say, is one to hand out."""
     offers: dict[tuple[str, ...], _Offer] = {}
     for device in allocation.devices:
         assigned = AssignedDevice(
@@ -241,11 +254,14 @@ def _offers(allocation: Allocation, resolved: Sequence[ResolvedDevice]) -> list[
         offer = _Offer(device=assigned, containers=(device.container,))
         _merge(offers, (device.resource, device.id), offer)
     for claimed in resolved:
-        if claimed.id:
+        if claimed.id and not claimed.interface:
             offer = _claim_offer(claimed)
             origin = claimed.claimed
             _merge(offers, (origin.driver, origin.pool, origin.device), offer)
-    return list(offers.values())
+    devices: dict[Identity, list[_Offer]] = {}
+    for offer in offers.values():
+        devices.setdefault(offer.device.identity, []).append(offer)
+    return devices
 
 
 def _claim_offer(resolved: ResolvedDevice) -> _Offer:
@@ -283,10 +299,11 @@ def _refuse_twice(
         taken[device.identity] = asked.where
 
 
-def _absent(asked: DeviceRequest, offers: Sequence[_Offer], allocation: Allocation) -> CNIError:
+def _absent(asked: DeviceRequest, devices: _Offers, allocation: Allocation) -> CNIError:
     """Return what to tell: that nothing is there (yet), or which devices there are instead."""
     source = allocation.source or "the kubelet"
     lacks = f"{asked.where}: network {asked.network} takes {asked}"
+    offers = [offer for given in devices.values() for offer in given]
     if not offers:
         return TryAgainLater(
             f"{lacks}, but {source} reports no device of the pod",

@@ -152,6 +152,13 @@ def _device_request(
         )
     if not network.resource and not asked:
         return None
+    if element and not network.resource and "/" in (element.device_id or ""):
+        # Plugins join it to a path of sysfs: it could be another spelling of a device that is
+        # promised to another pod, which nobody would notice.
+        raise InvalidNetworkConfig(
+            f"{where}.deviceID: {element.device_id!r} is a path, and network {network.name} names "
+            "no resource whose devices are called so"
+        )
     return DeviceRequest(
         where=where,
         network=network.name,

@@ -79,6 +79,10 @@ class TryAgainLater(CNIError):
     CODE = ErrorCode.TRY_AGAIN_LATER
 
 
+class ClusterAway(TryAgainLater):
+    """The cluster could not be asked; what it last said may serve."""
+
+
 class PluginNotAvailable(CNIError):
     CODE = ErrorCode.PLUGIN_NOT_AVAILABLE
 

@@ -25,7 +25,8 @@ from metaplugin.commands.facts import plan_attachments
 from metaplugin.commands.libcni import run_all
 from metaplugin.commands.networks import configured
 from metaplugin.commands.outer import parse_outer_config
-from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
+from metaplugin.commands.release import release
 from metaplugin.wire.container import DamagedRecord, record_file_name
 from metaplugin.wire.frames import NetnsState
 
@@ -106,10 +107,16 @@ async def finish_record(
 ) -> None:
     """Run a record's DEL calls and put a tombstone in its place, time left for the `following`
     calls of other records; raise CNIError with the record kept."""
-    netns = await present_netns(stored.record.sandbox, request.sandbox, caller)
+    record = stored.record
+    netns = await present_netns(record.sandbox, request.sandbox, caller)
     calls = [call.in_netns(netns) for call in stored.calls]
-    await _run(calls, caller, deadline, following=following)
-    await caller.records.forget(stored.record.file_name)
+    network = _network_of(record, request, caller)
+    errors = await release(
+        record.attachments, calls, caller, network, deadline, following=following
+    )
+    if errors:
+        raise join_errors(errors)
+    await caller.records.forget(record.file_name)
 
 
 async def release_attachments(
@@ -127,7 +134,9 @@ async def release_attachments(
         for made in reversed(released)
         for call in del_calls(made.planned, record.sandbox, made.own)
     ]
-    await _run(calls, caller, deadline)
+    network = _network_of(record, request, caller)
+    if errors := await release(released, calls, caller, network, deadline):
+        raise join_errors(errors)
     left = tuple(made for made in record.attachments if made not in released)
     routes = record.default_routes
     if routes and routes.ifname in [made.planned.ifname for made in released]:
@@ -154,10 +163,15 @@ async def present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> st
     return recorded.netns if alive else ""
 
 
-async def _run(
-    calls: Sequence[PluginCall], caller: Caller, deadline: Deadline, *, following: int = 0
-) -> None:
-    if errors := await run_all(caller, calls, deadline, following=following):
+def _network_of(record: Record, request: Request, caller: Caller) -> SandboxNetwork | None:
+    """Return what looks into the record's sandbox: what came with the request, if that is it."""
+    given = request.sandbox
+    is_given = given.netns and record.sandbox.is_at(given.device, given.inode)
+    return caller.network if is_given else None
+
+
+async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) -> None:
+    if errors := await run_all(caller, calls, deadline):
         raise join_errors(errors)
 
 

@@ -186,11 +186,18 @@ async def _require_given_up(
     devices = [made.planned.device for made in held if made.planned.device]
     if not (node.kubelet and record.pod and other.pod and _is_ours(record, devices)):
         raise TryAgainLater(f"{where}, is with {_owner(other)}")
-    try:
-        allocation = await node.kubelet.allocation(other.pod)
-    except TryAgainLater:
-        await node.kubelet.allocation(record.pod)  # fails where it is the kubelet that isn't there
+    # Together they are one question: a kubelet that has just started knows neither, or both.
+    ours, allocation = await asyncio.gather(
+        node.kubelet.allocation(record.pod),
+        node.kubelet.allocation(other.pod),
+        return_exceptions=True,
+    )
+    if isinstance(ours, BaseException):
+        raise ours
+    if isinstance(allocation, TryAgainLater):
         return  # it knows nothing of the other pod any more
+    if isinstance(allocation, BaseException):
+        raise allocation
     theirs = [AssignedDevice(id=d.id, resource=d.resource) for d in allocation.devices]
     claims = {claimed.claim for claimed in allocation.claimed}
     for device in devices:

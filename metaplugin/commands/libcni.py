@@ -199,19 +199,26 @@ async def _run(caller: Caller, call: PluginCall, allowed: Allowance) -> None:
 
 
 async def run_all(
-    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline, *, following: int = 0
+    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline
 ) -> list[CNIError]:
-    """Run calls past every failure and return the failures (DEL, GC: CNI section 4), time left for
+    """Run calls past every failure and return the failures (GC: CNI section 4)."""
+    return [error for _, error in await try_all(caller, calls, deadline)]
+
+
+async def try_all(
+    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline, *, following: int = 0
+) -> list[tuple[PluginCall, CNIError]]:
+    """Run calls past every failure and return those that failed (DEL: CNI section 4), time left for
     the `following` ones that come after them."""
-    errors: list[CNIError] = []
+    failed: list[tuple[PluginCall, CNIError]] = []
     calls = list(calls)
     for left, call in zip(reversed(range(len(calls))), calls, strict=True):
         try:
             allowed = deadline.for_rollback(_where(call), following=left + following)
             await _run(caller, call, allowed)
         except CNIError as exc:
-            errors.append(exc)
-    return errors
+            failed.append((call, exc))
+    return failed
 
 
 def raise_for_failure(call: PluginCall, executed: Executed, allowed: Allowance) -> None:

@@ -213,6 +213,16 @@ class Memory(Protocol):
         """Return the last known copy of the definition; None when there is none."""
 
 
+class ClaimMemory(Protocol):
+    """What the cluster last said of pods' claimed devices; losing it costs nothing else."""
+
+    async def claimed_devices(self, pod: PodReference) -> tuple[ResolvedDevice, ...]:
+        """Return what was learnt of the pod of that UID; () where nothing was."""
+
+    def learn_claimed_devices(self, pod: PodReference, devices: Sequence[ResolvedDevice]) -> None:
+        """Keep it some time soon, until the pod is gone; never raises."""
+
+
 class Learner(Protocol):
     """Keeps what the cluster says for `Memory`, some time soon; nothing here raises.
 

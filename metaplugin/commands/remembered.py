@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.runtime_conf import PodReference
-from metaplugin.cni.errors import TryAgainLater
-from metaplugin.commands.ports import Cluster, KnownPod, Memory
+from metaplugin.cni.errors import ClusterAway, TryAgainLater
+from metaplugin.commands.ports import ClaimMemory, Claims, Cluster, KnownPod, Memory
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
 
 log = logging.getLogger(__name__)
@@ -41,3 +43,26 @@ class RememberedCluster:
                 raise
             log.warning("cluster away: last known definition used", extra={"network": name})
             return known
+
+
+class RememberedClaims:
+    """The port Claims over another one and a memory: a pod keeps its claims' devices for as long
+    as it lives, so that what was once said of them is true after a daemon's restart as well."""
+
+    def __init__(self, claims: Claims, memory: ClaimMemory) -> None:
+        self._claims = claims
+        self._memory = memory
+
+    async def resolve(
+        self, pod: PodReference, claimed: Sequence[ClaimedDevice]
+    ) -> tuple[ResolvedDevice, ...]:
+        try:
+            resolved = await self._claims.resolve(pod, claimed)
+        except ClusterAway:
+            known = {each.claimed: each for each in await self._memory.claimed_devices(pod)}
+            if not known.keys() >= set(claimed):
+                raise
+            log.warning("cluster away: last known devices of claims used")
+            return tuple(known[each] for each in claimed)
+        self._memory.learn_claimed_devices(pod, resolved)
+        return resolved

@@ -11,8 +11,9 @@ from metaplugin.attachments.record import Record, encode_record
 from metaplugin.cni.errors import CNIError
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.libcni import NeverRan, run_all
+from metaplugin.commands.libcni import NeverRan
 from metaplugin.commands.ports import Caller, CallerGone
+from metaplugin.commands.release import release
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ async def _undo(
         last = record.attachments[-1].planned.config.plugins
         del calls[len(last) - 1 - never_ran]
     try:
-        errors = await run_all(caller, calls, deadline)
+        errors = await release(record.attachments, calls, caller, caller.network, deadline)
         for error in errors:
             log.error("rollback incomplete", extra={"error": error.msg, "code": error.code})
         if errors:

@@ -12,9 +12,9 @@ from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.record import Record
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.environment import Command
-from metaplugin.cni.errors import CNIError, TryAgainLater
-from metaplugin.commands.ports import Claims, Cluster, KnownPod, Memory
-from metaplugin.commands.remembered import RememberedCluster
+from metaplugin.cni.errors import ClusterAway, CNIError, TryAgainLater
+from metaplugin.commands.ports import Claims, Cluster, KnownPod
+from metaplugin.commands.remembered import RememberedClaims, RememberedCluster
 from metaplugin.daemon.config import ConfigurationError, DaemonConfig, KubernetesConfig
 from metaplugin.folder.connection import FolderConnection
 from metaplugin.npwg.definition import NetworkAttachmentDefinition
@@ -67,9 +67,10 @@ class NoCluster:
 class MemoryAlone(NoCluster):
     """The side of a node whose cluster can't be asked: what is remembered of it."""
 
-    def __init__(self, memory: Memory, problem: str) -> None:
-        self.claims = _Away(problem)
-        self.cluster = self.recall = RememberedCluster(self.claims, memory)
+    def __init__(self, memory: StateDatabase, problem: str) -> None:
+        away = _Away(problem)
+        self.claims: Claims = RememberedClaims(away, memory)
+        self.cluster = self.recall = RememberedCluster(away, memory)
 
 
 class _Away:
@@ -86,7 +87,7 @@ class _Away:
         self, pod: PodReference, claimed: Sequence[ClaimedDevice]
     ) -> tuple[ResolvedDevice, ...]:
         names = ", ".join(sorted({each.claim for each in claimed}))
-        raise TryAgainLater(f"ResourceClaims of pod {pod}: {names}: not known: {self._problem}")
+        raise ClusterAway(f"ResourceClaims of pod {pod}: {names}: not known: {self._problem}")
 
 
 ClusterSide = Union["ApiConnection", FolderConnection, NoCluster]
@@ -116,6 +117,7 @@ def _api_connection(
             definition_namespaces=kubernetes.definition_namespaces,
             memory=database,
             learner=database,
+            claim_memory=database,
             live_s=live_s,
         )
     except ApiUnconfigured as exc:

@@ -27,10 +27,12 @@ Attributes = Mapping[str, str]  # the texts among a device's attributes, by whol
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A device that a claim was allocated: for which request, `name` or `name/subrequest`; and the
-    interface that its driver reports, "" for none."""
+    interface that its driver reports, "" for none. One with `admin_access` may be another pod's to
+    use: this claim's pods only look after it."""
 
     request: str
     interface: str
+    admin_access: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class _Device(_Part):
 
 class _AllocatedDevice(_Device):
     request: str
+    admin_access: bool | None = None
 
 
 class _NetworkData(_Part):
@@ -123,8 +126,13 @@ def slim_claim(item: JSONObject) -> Claim:
     allocation = status.allocation or _Allocation()
     results: dict[tuple[str, str, str], Result] = {}
     for each in allocation.devices.results:
-        interface = interfaces.get(each.key, "")
-        results.setdefault(each.key, Result(request=each.request, interface=interface))
+        found = Result(
+            request=each.request,
+            interface=interfaces.get(each.key, ""),
+            admin_access=bool(each.admin_access),
+        )
+        if each.key not in results or results[each.key].admin_access:
+            results[each.key] = found
     return Claim(
         reserved_for=frozenset(consumer.uid for consumer in status.reserved_for), results=results
     )

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice, cdi_device_id
 from metaplugin.attachments.runtime_conf import PodReference
-from metaplugin.cni.errors import TryAgainLater
+from metaplugin.cni.errors import ClusterAway, TryAgainLater
 from metaplugin.commands.ports import Name
 from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.claim_objects import (
@@ -129,9 +129,10 @@ def _resolved(
     if attributes is None:
         raise TryAgainLater(f"{name} of ResourceClaim {claimed.claim} is in no ResourceSlice (yet)")
     of_request = of_pod.extended_resources.get((claimed.claim, claimed.container, result.request))
+    device_id = attributes.get(DEVICE_ID) or attributes.get(PCI_BUS_ID) or cdi_device_id(claimed)
     return ResolvedDevice(
         claimed=claimed,
-        id=attributes.get(DEVICE_ID) or attributes.get(PCI_BUS_ID) or cdi_device_id(claimed),
+        id="" if result.admin_access else device_id,
         resource=attributes.get(RESOURCE_NAME) or of_request or "",
         pod_claim=of_pod.names.get(claimed.claim, ""),
         request=result.request,
@@ -157,7 +158,7 @@ class _LastKnown(Generic[T]):
             seen = await self._look_up(name, patience_s)
         except Unanswered as exc:
             if known is None:
-                raise TryAgainLater(f"{what}: not known: {exc}") from exc
+                raise ClusterAway(f"{what}: not known: {exc}") from exc
             log.warning("last known copy used", extra={"object": what, "why": str(exc)})
             return known
         if seen.value is None:

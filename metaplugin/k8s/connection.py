@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from metaplugin.attachments.record import Record
-from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
+from metaplugin.commands.ports import ClaimMemory, KnownPod, Learner, Memory, Name
+from metaplugin.commands.remembered import RememberedClaims
 from metaplugin.k8s.api import Api
 from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.claims import ApiClaims
@@ -54,6 +55,7 @@ class ApiConnection:
         definition_namespaces: tuple[str, ...],
         memory: Memory,
         learner: Learner,
+        claim_memory: ClaimMemory,
         live_s: float = LIVE_TIMEOUT_S,
     ) -> None:
         """Read the credentials, nothing more; raise ApiUnconfigured."""
@@ -87,7 +89,8 @@ class ApiConnection:
             ),
             health=health,
         )
-        self.claims = ApiClaims(self._calls, health, node_name, live_s)
+        claims = ApiClaims(self._calls, health, node_name, live_s)
+        self.claims = RememberedClaims(claims, claim_memory)
         self.status = ApiStatus(self._calls, health, self._pods)
         self.events = ApiEvents(self._calls, self._pods, node_name)
         self.evictor = ApiEvictor(self._calls, self.events)

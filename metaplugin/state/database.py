@@ -1,4 +1,4 @@
-"""state.db: the last known pods and network definitions.
+"""state.db: the last known pods, network definitions, and devices of pods' ResourceClaims.
 
 A cache: a damaged file is moved aside and begun anew, an unwritable one is logged, and neither
 fails a request. One thread does all of it, so SQLite sees one writer and the loop never waits for
@@ -14,10 +14,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import CNIError, DecodingFailure
 from metaplugin.cni.raw import JSONObject, dump, load_object
@@ -39,6 +42,13 @@ _UPSERT = (
 )
 _DELETE = "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 _FORGET_KIND = "DELETE FROM objects WHERE kind = ?"
+_CLAIMED = "claimed devices"
+_FORGET_ORPHANS = """
+DELETE FROM objects WHERE kind = ? AND NOT EXISTS (
+    SELECT 1 FROM objects AS pod
+    WHERE pod.kind = 'pod' AND pod.namespace = objects.namespace AND pod.name = objects.name
+)
+"""
 _SELECT = "SELECT content FROM objects WHERE kind = ? AND namespace = ? AND name = ?"
 
 # A changed byte may also be in a text that SQLite hands over, its own error's included.
@@ -49,7 +59,8 @@ _Step = tuple[str, Iterable[tuple[Any, ...]]]  # a statement, and rows to execut
 
 
 class StateDatabase:
-    """The ports Memory and Learner over SQLite. Close it to have everything written."""
+    """The ports Memory, Learner and ClaimMemory over SQLite. Close it to have everything
+    written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,8 +81,19 @@ class StateDatabase:
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         return await self._recall("definition", namespace, name, definition_from_object)
 
+    async def claimed_devices(self, pod: PodReference) -> tuple[ResolvedDevice, ...]:
+        """Return what was learnt of the pod of that UID; () where nothing was."""
+        parse = partial(_claimed_devices, uid=pod.uid)
+        return await self._recall(_CLAIMED, pod.namespace, pod.name, parse) or ()
+
+    def learn_claimed_devices(self, pod: PodReference, devices: Sequence[ResolvedDevice]) -> None:
+        content = {"uid": pod.uid, "devices": [asdict(device) for device in devices]}
+        row = (_CLAIMED, pod.namespace, pod.name, dump(content), time.time())
+        self._submit([(_UPSERT, [row])])
+
     def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None:
-        self._submit(_changes("pod", pods, _pod_object))
+        gone = [(_CLAIMED, *name) for name, known in pods.items() if known is None]
+        self._submit([*_changes("pod", pods, _pod_object), (_DELETE, gone)])
 
     def learn_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition | None]
@@ -79,7 +101,8 @@ class StateDatabase:
         self._submit(_changes("definition", definitions, _definition_object))
 
     def learn_all_pods(self, pods: Mapping[Name, KnownPod]) -> None:
-        self._submit([(_FORGET_KIND, [("pod",)]), *_changes("pod", pods, _pod_object)])
+        learnt = _changes("pod", pods, _pod_object)
+        self._submit([(_FORGET_KIND, [("pod",)]), *learnt, (_FORGET_ORPHANS, [(_CLAIMED,)])])
 
     def learn_all_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition]
@@ -196,6 +219,20 @@ def _known_pod(raw: JSONObject) -> KnownPod:
     if not isinstance(uid, str) or not isinstance(annotations, dict):
         raise DecodingFailure("a cached pod has no uid or annotations")
     return KnownPod(uid=uid, annotations=annotations)
+
+
+def _claimed_devices(raw: JSONObject, *, uid: str) -> tuple[ResolvedDevice, ...]:
+    if not uid or raw.get("uid") != uid:
+        return ()
+    try:
+        return tuple(_resolved_device(**device) for device in raw["devices"])
+    except (AttributeError, KeyError, TypeError) as exc:
+        raise DecodingFailure(f"a cached pod's claimed devices: {exc!r}") from exc
+
+
+def _resolved_device(*, claimed: JSONObject, **values: str) -> ResolvedDevice:
+    device = ClaimedDevice(**claimed | {"cdi": tuple(claimed["cdi"])})
+    return ResolvedDevice(claimed=device, **values)
 
 
 def _changes(

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from metaplugin.attachments.devices import ResolvedDevice
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.record import MadeAttachment, Record
 from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
@@ -37,6 +38,7 @@ class Memory:
     def __init__(self) -> None:
         self.pods: dict[Name, KnownPod] = {}
         self.definitions: dict[Name, NetworkAttachmentDefinition] = {}
+        self.claimed: dict[PodReference, tuple[ResolvedDevice, ...]] = {}
         self.wholes: list[str] = []
         self._changed = threading.Condition()
 
@@ -45,6 +47,12 @@ class Memory:
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
         return self.definitions.get((namespace, name))
+
+    async def claimed_devices(self, pod: PodReference) -> tuple[ResolvedDevice, ...]:
+        return self.claimed.get(pod, ())
+
+    def learn_claimed_devices(self, pod: PodReference, devices: Sequence[ResolvedDevice]) -> None:
+        self.claimed[pod] = tuple(devices)
 
     def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None:
         self._learn(self.pods, pods)
@@ -158,6 +166,7 @@ class Side:
             definition_namespaces=self._namespaces,
             memory=self.memory,
             learner=self.memory,
+            claim_memory=self.memory,
         )
         if self._following:
             connection.start(self._records)

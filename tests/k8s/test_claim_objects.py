@@ -43,6 +43,15 @@ def test_a_claim_that_is_not_allocated_has_no_devices() -> None:
     assert slim_claim({"spec": {}, "status": {}}).results == {}
 
 
+@pytest.mark.parametrize("order", [(True, None), (None, True), (True, True)])
+def test_a_device_to_look_after_is_told_from_one_to_use(order: tuple[bool | None, ...]) -> None:
+    """adminAccess: of two results for one device, the one that lets the pod use it counts."""
+    device = {"driver": "d", "pool": "p", "device": "0", "request": "r"}
+    results = [device | {"adminAccess": admin} for admin in order]
+    found = slim_claim({"status": {"allocation": {"devices": {"results": results}}}}).results
+    assert found["d", "p", "0"].admin_access == all(order)
+
+
 def test_an_attribute_without_domain_is_of_the_drivers() -> None:
     device = {"name": "d", "attributes": {"deviceID": {"string": "x"}, "n": {"int": 1}}}
     spec = {"driver": "k8s.cni.cncf.io", "pool": {"name": "p"}, "devices": [device]}

@@ -4,6 +4,7 @@ deploy/base/rbac.yaml."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,18 @@ def test_last_known_copies_serve_while_the_server_is_away(
     assert "ResourceClaim default/for-all: not known: the Kubernetes API is away" in unknown
 
 
+def test_a_pods_claims_are_known_after_a_restart_without_the_server(
+    side: Side, proxy: FaultProxy, reference: PodReference, tmp_path: Path
+) -> None:
+    """The daemon's memory is gone, and what it was told of this pod isn't; nothing of another."""
+    known = resolved(side, reference, claimed("vf-1"), claimed("vf-0"))
+    proxy.refuse()
+    with Side(tmp_path / "kubeconfig", memory=side.memory, following=False) as restarted:
+        assert resolved(restarted, reference, claimed("vf-0")) == known[1:]
+        for pod, device in ((reference, "vf-2"), (replace(reference, uid="later"), "vf-0")):
+            assert "the Kubernetes API is away" in refusal(restarted, pod, claimed(device))
+
+
 def test_another_pods_claim_is_refused(
     side: Side, cluster: Cluster, reference: PodReference
 ) -> None:
@@ -211,6 +224,29 @@ def test_a_device_without_slice_is_not_guessed(
     cluster.admin.delete(f"{SLICES}/here-sriov")
     expected = f"device {DRIVER}/{NODE}/vf-0 of ResourceClaim p-mine-x is in no ResourceSlice (yet)"
     assert expected in refusal(side, reference, claimed("vf-0"))
+
+
+def test_a_device_with_admin_access_is_no_networks(
+    side: Side, cluster: Cluster, reference: PodReference
+) -> None:
+    """It may be in another pod's use: nobody is to move it."""
+    admin = cluster.admin
+    labelled = {"resource.kubernetes.io/admin-access": "true"}
+    admin.patch("/api/v1/namespaces/default", {"metadata": {"labels": labelled}})
+    watching = claim("watcher")
+    watching["spec"]["devices"]["requests"][0]["exactly"]["adminAccess"] = True
+    admin.create(watching)
+    results = [result("vf-0", adminAccess=True), result("vf-1")]
+    reserved = [{"resource": "pods", "name": "p", "uid": reference.uid}]
+    status = {"allocation": {"devices": {"results": results}}, "reservedFor": reserved}
+    try:
+        admin.patch(f"{CLAIMS}/watcher/status", {"status": status})
+        found = resolved(side, reference, claimed("vf-0", "watcher"), claimed("vf-1", "watcher"))
+        assert [each.id for each in found] == ["", "0000:3b:02.1"]
+    finally:
+        admin.delete(f"{CLAIMS}/watcher")
+        unlabelled = dict.fromkeys(labelled)
+        admin.patch("/api/v1/namespaces/default", {"metadata": {"labels": unlabelled}})
 
 
 def test_a_pools_newest_generation_counts(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from metaplugin.attachments.devices import ClaimedDevice
+from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.cni.errors import TryAgainLater
 from metaplugin.daemon.cluster import MemoryAlone
 from metaplugin.daemon.config import ConfigurationError, load_config
-from tests.k8s.side import Memory
+from metaplugin.state.database import StateDatabase
 from tests.kubelet.asking import NIC, pod
 from tests.kubelet.podresources import FakeKubelet, Pod
 
@@ -90,10 +91,22 @@ def test_a_mistake_in_its_section_is_told(tmp_path: Path, text: str, message: st
     assert message in str(caught.value)
 
 
-def test_claims_of_a_cluster_without_credentials_are_not_known() -> None:
+def test_claims_of_a_cluster_without_credentials_are_what_a_daemon_was_told(tmp_path: Path) -> None:
     """Where they could be guessed (`claims` None) there is no API server."""
     claimed = ClaimedDevice(claim="c", container="app", driver="d", pool="p", device="x")
-    side = MemoryAlone(Memory(), "kubernetes: no usable credentials")
-    assert side.claims is not None
-    with pytest.raises(TryAgainLater, match="default/p: c: not known: kubernetes: no usable"):
-        asyncio.run(side.claims.resolve(pod(), [claimed]))
+    told = ResolvedDevice(claimed=claimed, id="0000:03:10.0")
+    known = replace(pod(), uid="u")
+
+    async def ask() -> None:
+        state = StateDatabase(tmp_path / "state.db")
+        await state.open()
+        side = MemoryAlone(state, "kubernetes: no usable credentials")
+        state.learn_claimed_devices(known, [told])
+        try:
+            assert await side.claims.resolve(known, [claimed]) == (told,)
+            with pytest.raises(TryAgainLater, match="default/p: c: not known: kubernetes: no usab"):
+                await side.claims.resolve(replace(known, uid="later"), [claimed])
+        finally:
+            await state.close()
+
+    asyncio.run(ask())

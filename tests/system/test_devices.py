@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import yaml
 from tests.kubelet.podresources import Claimed, FakeKubelet
 from tests.kubelet.podresources import Pod as Given
 from tests.system.fake_sysfs import FakeSysfs, fake_sysfs
-from tests.system.node import Node, Pod, host_local, ip_json, new_root, noop_network
+from tests.system.node import Node, Pod, Reply, host_local, ip_json, new_root, noop_network
 
 pytestmark = pytest.mark.system
 
@@ -262,7 +264,9 @@ def test_a_device_that_was_given_on_stays_with_its_new_owner(
     assert node.add(old).exit_code == 0
     kubelet.release(old.namespace, old.name)
     new = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    kubelet.asked.clear()
     assert node.add(new).exit_code == 0
+    assert len(kubelet.asked) == 2  # its devices, then both pods' at one moment
     assert (alias(new, "net1"), node.pod_links(old)) == ("pf0v0", {"eth0"})
     if daemon == "away":
         node.kill()
@@ -322,6 +326,23 @@ def test_a_named_device_of_a_live_pod_stays_there(node: Node, kubelet: FakeKubel
     assert f"is with pod default/{first.name}" in reply.msg
     assert (alias(first, "net1"), node.pod_links(thief)) == ("pf0v0", set())
     assert node.delete(first).exit_code == 0
+
+
+@pytest.mark.parametrize("path", ["../devices/{}", "./{}", "{}/", "/{}"])
+def test_a_path_to_another_pods_device_is_refused(
+    node: Node, kubelet: FakeKubelet, path: str
+) -> None:
+    """ROB-3: host-device would follow it, and take the device before its pod is attached."""
+    plugin = {"type": "host-device", "capabilities": {"deviceID": True}}
+    node.define("free", {"cniVersion": "1.0.0", "plugins": [plugin]})
+    element = {"name": "free", "deviceID": path.format(ADDRESSES[0])}
+    thief = node.pod(json.dumps([element]))
+    reply = node.add(thief)
+    assert (reply.exit_code, reply.code) == (1, 7)
+    assert "networks[0].deviceID" in reply.msg
+    owner = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(owner).exit_code == 0
+    assert node.delete(owner).exit_code == 0
 
 
 def test_an_old_sandbox_of_the_same_pod_gives_its_devices_up(
@@ -538,3 +559,149 @@ def test_a_damaged_record_of_devices_is_not_guessed_at(
     assert [call["env"]["CNI_IFNAME"] for call in recorder.noop_calls()[calls:]] == ["eth0"]
     record.unlink()
     assert yaml.safe_load((recorder.root / "daemon.yaml").read_text())["kubelet"]
+
+
+def test_a_failed_plugin_of_devices_leaves_nothing(node: Node, kubelet: FakeKubelet) -> None:
+    """host-device refuses the DEL of a device that it never moved."""
+    before = node.host_links()
+    pod = admit(kubelet, node.pod("vf, fast"), app={VF: ADDRESSES[:1], FAST: ["0000:09:00.0"]})
+    assert node.add(pod).exit_code == 1
+    assert nothing_is_left(node, before, pod)
+
+
+def troubled_plugin(node: Node) -> Path:
+    """Install a plugin that fails while the returned file is there; also an IPAM plugin."""
+    trouble, source = node.root / "trouble", node.root / "troubled.sh"
+    answer = '{"cniVersion": "1.0.0", "ips": [{"address": "10.95.1.2/24"}]}'
+    source.write_text(
+        f"""#!/bin/sh
+[ ! -e {trouble} ] || {{ echo '{{"cniVersion": "1.0.0", "code": 5, "msg": "no"}}'; exit 1; }}
+echo '{answer}'
+"""
+    )
+    node.plugin("troubled", source)
+    return trouble
+
+
+def test_a_device_that_is_back_does_not_keep_a_pod_from_going(
+    node: Node, kubelet: FakeKubelet
+) -> None:
+    """host-device refuses a second DEL, which another network's failure brings about."""
+    before = node.host_links()
+    trouble = troubled_plugin(node)
+    node.define("troubled", {"cniVersion": "1.0.0", "plugins": [{"type": "troubled"}]})
+    pod = admit(kubelet, node.pod("vf, troubled"), app={VF: ADDRESSES[:1]})
+    assert node.add(pod).exit_code == 0
+    trouble.touch()
+    reply = node.delete(pod)
+    assert (reply.exit_code, "troubled" in reply.msg) == (1, True)
+    assert node.host_links() == before
+    trouble.unlink()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
+
+
+def test_a_device_that_is_still_there_is_not_given_up(node: Node, kubelet: FakeKubelet) -> None:
+    """host-device, whose IPAM plugin fails, hasn't moved it back."""
+    before = node.host_links()
+    trouble = troubled_plugin(node)
+    plugin = {"type": "host-device", "ipam": {"type": "troubled"}}
+    define(node, "far", {"cniVersion": "1.0.0", "plugins": [plugin]}, VF)
+    pod = admit(kubelet, node.pod("far"), app={VF: ADDRESSES[:1]})
+    assert node.add(pod).exit_code == 0
+    trouble.touch()
+    assert node.delete(pod).exit_code == 1
+    assert (alias(pod, "net1"), len(node.records())) == ("pf0v0", 1)
+    trouble.unlink()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
+
+
+def test_a_daemon_killed_before_a_device_is_moved(node: Node, kubelet: FakeKubelet) -> None:
+    """The record names the device already, and host-device refuses its DEL."""
+    before = node.host_links()
+    node.define("slow", noop_network(node.root, "slow", onADD={"sleep": 20}))
+    node.plugin("noop")
+    pod = admit(kubelet, node.pod("slow, vf"), app={VF: ADDRESSES[:1]})
+    with ThreadPoolExecutor(1) as pool:
+        adding = pool.submit(node.add, pod)
+        node.wait_for_noop_calls(1)
+        node.kill()
+        adding.result()
+    node.restart()
+    assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, pod)
+
+
+def test_a_take_over_that_was_cut_off_ends_with_the_old_pods_del(
+    node: Node, kubelet: FakeKubelet
+) -> None:
+    """The daemon died after the old pod's plugin, before its record was written without it: the new
+    pod waits, as the plugin's refusal might mean anything, until the old pod's DEL has looked."""
+    before = node.host_links()
+    old = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(old).exit_code == 0
+    kubelet.release(old.namespace, old.name)
+    subprocess.run(["ip", "-n", old.netns.name, "link", "set", "net1", "netns", "1"], check=True)
+    subprocess.run(["ip", "link", "set", "net1", "name", "pf0v0"], check=True)
+    new = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(new).exit_code == 1
+    assert nothing_is_left_of(node, new)
+    assert node.delete(old).exit_code == 0
+    assert node.add(new).exit_code == 0
+    assert alias(new, "net1") == "pf0v0"
+    assert node.delete(new).exit_code == 0
+    assert nothing_is_left(node, before, new)
+
+
+def nothing_is_left_of(node: Node, pod: Pod) -> bool:
+    mine = [name for name in node.records() if name.startswith(pod.container_id)]
+    return (node.pod_links(pod), mine) == (set(), [])
+
+
+def until_done(node: Node, call: Callable[[], Reply]) -> None:
+    """Repeat a call as the kubelet does."""
+    replies = []
+    for _ in range(40):
+        replies.append(call())
+        if replies[-1].exit_code == 0:
+            return
+        time.sleep(0.25)
+    raise AssertionError(f"never done: {[reply.stdout for reply in replies[-2:]]}")
+
+
+@pytest.mark.timeout(240)
+def test_devices_change_hands_while_daemons_die(node: Node, kubelet: FakeKubelet) -> None:
+    """Issue 6: each of four functions goes from pod to pod twice, the old pod's DEL beside
+    the new one's ADD, and the daemon is killed at a moment of each time."""
+    before = node.host_links()
+    owners: list[Pod] = []
+    for turn in range(3):
+        old, owners = owners, []
+        for pod in old:
+            kubelet.release(pod.namespace, pod.name)
+        for number in range(4):
+            owners.append(admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[number - turn]]}))
+
+        def attach(pod: Pod) -> Reply:
+            pod.container_id = os.urandom(32).hex()  # as a runtime's for each attempt
+            reply = node.add(pod)
+            if reply.exit_code:
+                until_done(node, lambda: node.delete(pod))
+            return reply
+
+        with ThreadPoolExecutor(8) as pool:
+            adding = [pool.submit(until_done, node, partial(attach, pod)) for pod in owners]
+            going = [
+                pool.submit(until_done, node, partial(node.delete, pod)) for pod in reversed(old)
+            ]
+            time.sleep(0.15 * (turn + 1))
+            node.kill()
+            node.restart()
+            for done in (*adding, *going):
+                done.result()
+        expected = [f"pf0v{(number - turn) % 4}" for number in range(4)]
+        assert [alias(pod, "net1") for pod in owners] == expected
+    for pod in owners:
+        assert node.delete(pod).exit_code == 0
+    assert nothing_is_left(node, before, owners[0])

@@ -74,6 +74,18 @@ CASES = [
     ("an id of no resource is nobody's promise", TWO, [wants("", device_id=C)], [C]),
     ("but is not given twice", TWO, [wants(), wants("", device_id=A)], [B, A]),
     (
+        "hexadecimal capitals are the kubelet's to write",
+        allocation(("a", VF, "0000:0a:10.0")),
+        [wants(device_id="0000:0A:10.0")],
+        ["0000:0a:10.0"],
+    ),
+    (
+        "a device of two resources is one",
+        allocation(("a", RDMA, A), ("a", VF, A), ("a", VF, B)),
+        [wants(), wants(RDMA)],
+        [B, A],
+    ),
+    (
         "ids mean something in their resource alone",
         allocation(("a", VF, "0"), ("a", RDMA, "0")),
         [wants(RDMA), wants()],
@@ -106,6 +118,9 @@ RESOLVED = (
     ResolvedDevice(claimed=claimed("1"), id=B, pod_claim="nic", request="storage/fast"),
     ResolvedDevice(claimed=claimed("2"), id="", resource=VF, pod_claim="nic", request="gpu"),
     ResolvedDevice(claimed=claimed("3", claim="other"), id=C, resource=VF, pod_claim="spare"),
+    ResolvedDevice(
+        claimed=claimed("4", claim="made"), id=D, resource=RDMA, pod_claim="made", interface="dra0"
+    ),
 )
 CLAIM_CASES = [
     ("by resource", [wants(), wants()], [A, C]),
@@ -157,6 +172,20 @@ REFUSED = [
         7,
         "(of claim nic, request r), and",
     ),
+    (
+        "the same of two resources",
+        allocation(("a", RDMA, A), ("a", VF, A)),
+        [wants(), wants(RDMA, where="w")],
+        7,
+        f"w: network default/net takes a device of {RDMA}, and all of these are taken",
+    ),
+    (
+        "another spelling of what is no PCI address",
+        allocation(("a", VF, "dev-a")),
+        [wants(device_id="DEV-A")],
+        7,
+        "(DEV-A), and there is none",
+    ),
     ("the same twice", TWO, [wants(device_id=A), wants(device_id=A)], 7, "all of these are taken"),
     (
         "the same twice, of no resource",
@@ -187,6 +216,24 @@ def test_a_device_that_is_not_there_is_told(
     assert raised.value.code == code
     assert isinstance(raised.value, InvalidNetworkConfig | TryAgainLater)
     assert told in raised.value.msg
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [wants(claim="nic", request="dat"), wants(RDMA, claim="nic", request="data")],
+    ids=["request's beginning", "other resource"],
+)
+def test_a_claims_device_is_of_that_request_and_resource(asked: DeviceRequest) -> None:
+    """Issue 6: never another device than the one that is meant."""
+    with pytest.raises(InvalidNetworkConfig, match="there is none"):
+        assign_devices([asked], Allocation(), RESOLVED)
+
+
+@pytest.mark.parametrize("asked", [wants(RDMA), wants(RDMA, claim="made")], ids=["one", "named"])
+def test_a_device_whose_driver_made_its_interface_is_not_moved(asked: DeviceRequest) -> None:
+    """A24.1: the driver has put it into the pod by itself."""
+    with pytest.raises(InvalidNetworkConfig, match="there is none"):
+        assign_devices([asked], Allocation(), RESOLVED)
 
 
 @pytest.mark.parametrize(

@@ -61,3 +61,17 @@ def test_fields_that_are_not_known_are_passed_over() -> None:
     content = MESSAGES["PodResources"](name="p", containers=[{"name": "c"}]).SerializeToString()
     content += b"\xa2\x06\x03abc"  # field 100
     assert MESSAGES["PodResources"].FromString(content).containers[0].name == "c"
+
+
+def test_a_claim_of_another_namespace_gives_the_pod_nothing() -> None:
+    """A claim's name is looked up in the pod's namespace, where another may have it."""
+    device = {"driver_name": "d", "pool_name": "n", "device_name": "0"}
+    claims = [
+        {"claim_name": "c", "claim_namespace": namespace, "claim_resources": [device]}
+        for namespace in ("theirs", "ours")
+    ]
+    container = {"name": "app", "dynamic_resources": claims}
+    pod = MESSAGES["PodResources"](name="p", namespace="ours", containers=[container])
+    assert [each.claim for each in allocation_of(pod, "").claimed] == ["c"]
+    theirs = MESSAGES["PodResources"](name="p", namespace="none", containers=[container])
+    assert allocation_of(theirs, "").claimed == ()

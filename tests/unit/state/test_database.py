@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from metaplugin.attachments.devices import ClaimedDevice, ResolvedDevice
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.commands.ports import KnownPod
-from metaplugin.state.database import StateDatabase
+from metaplugin.state.database import StateDatabase, StateSnapshot
 
 POD = PodReference(namespace="default", name="p")
 
@@ -61,3 +64,67 @@ def test_a_page_damaged_in_the_middle_costs_no_start(tmp_path: Path) -> None:
     assert asyncio.run(remembered(path)) is None
     asyncio.run(remember(path))
     assert asyncio.run(remembered(path)) is not None
+
+
+CLAIMED = ResolvedDevice(
+    claimed=ClaimedDevice(
+        claim="c", container="app", driver="d", pool="n", device="0", cdi=("v/c=1",)
+    ),
+    id="0000:03:10.0",
+    request="r/sub",
+)
+OURS = replace(POD, uid="u")
+
+
+def changed(path: Path, change: Callable[[StateDatabase], None]) -> None:
+    async def change_it() -> None:
+        state = StateDatabase(path)
+        await state.open()
+        change(state)
+        await state.close()
+
+    asyncio.run(change_it())
+
+
+def claimed_by(path: Path, pod: PodReference) -> tuple[ResolvedDevice, ...]:
+    async def ask() -> tuple[ResolvedDevice, ...]:
+        state = StateSnapshot(path)
+        await state.open()
+        try:
+            return await state.claimed_devices(pod)
+        finally:
+            await state.close()
+
+    return asyncio.run(ask())
+
+
+def test_devices_of_claims_are_there_after_a_restart_for_that_pod_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    changed(path, lambda state: state.learn_claimed_devices(OURS, (CLAIMED,)))
+    assert claimed_by(path, OURS) == (CLAIMED,)
+    assert claimed_by(path, replace(POD, uid="later")) == claimed_by(path, POD) == ()
+
+
+def test_devices_of_claims_go_with_their_pod(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    name, known = ("default", "p"), KnownPod(uid="u", annotations={})
+    changes: list[Callable[[StateDatabase], None]] = [
+        lambda state: state.learn_pods({name: None}),
+        lambda state: state.learn_all_pods({}),
+    ]
+    for forget in changes:
+        changed(path, lambda state: state.learn_claimed_devices(OURS, (CLAIMED,)))
+        changed(path, lambda state: state.learn_all_pods({name: known}))
+        assert claimed_by(path, OURS) == (CLAIMED,)
+        changed(path, forget)
+        assert claimed_by(path, OURS) == ()
+
+
+def test_odd_devices_of_claims_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    changed(path, lambda state: state.learn_claimed_devices(OURS, (CLAIMED,)))
+    for content in (b'{"uid":"u"}', b'{"uid":"u","devices":[{}]}', b'{"uid":"u","devices":1}'):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE objects SET content = ?", (content,))
+        connection.close()
+        assert claimed_by(path, OURS) == ()
