@@ -1,0 +1,77 @@
+"""Issue 7: the DaemonSet is updated while pods come and go, and shims meet daemons of another
+release. No pod may notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.image import NAME
+from metaplugin import __version__
+from tests.cluster.churn import DEFINITIONS, Churn, troubles
+from tests.cluster.deployed import ARCHIVE, metrics, shim, wait_for_rollout
+from tests.cluster.machine import until
+from tests.cluster.metaplugin import PLUGINS, STATE, Installed
+from tests.cluster.node import Node
+from tests.cluster.releases import OTHER, VERSION, other_release
+from tests.cluster.site import Site
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+DEVICE_INFO = "/run/k8s.cni.cncf.io/devinfo/cni"
+
+
+def update(site: Site, image: str) -> None:
+    """Have every node's daemon be of another release, and wait for it."""
+    containers = [f"{name}={image}" for name in ("install", "daemon")]
+    site.kubectl("-n", "kube-system", "set", "image", "daemonset/metaplugin", *containers)
+    wait_for_rollout(site)
+
+
+def is_served_by(node: Node, version: str) -> bool:
+    return f'metaplugin_build_info{{version="{version}"}}' in metrics(node)
+
+
+def put_shim(node: Node, program: bytes) -> None:
+    """Put a shim in the place of the one that may be running, as the installer does."""
+    beside = shim(node).with_name(".another")
+    beside.write_bytes(program)
+    beside.chmod(0o755)
+    beside.rename(shim(node))
+
+
+def test_no_pod_notices_an_update(deployed: Installed, tmp_path: Path) -> None:
+    """To another release and back; between, each shim with the other's daemon, whose protocol
+    versions are 1, and 1 to 2."""
+    site, [node] = deployed.site, deployed.site.nodes
+    ours, theirs = shim(node).read_bytes(), other_release(ARCHIVE, tmp_path / "other.tar")
+    node.import_image(tmp_path / "other.tar")
+    with Churn(site) as churn:
+        update(site, OTHER)
+        assert is_served_by(node, VERSION)
+        assert shim(node).read_bytes() == theirs
+        churn.go_on()
+
+        put_shim(node, ours)  # an old shim, a new daemon
+        churn.go_on()
+
+        update(site, NAME)
+        assert is_served_by(node, __version__)
+        assert shim(node).read_bytes() == ours
+        put_shim(node, theirs)  # a new shim, an old daemon
+        churn.go_on()
+        put_shim(node, ours)
+    assert not churn.problems
+    assert troubles(site) == []
+    site.remove(DEFINITIONS)
+    require_nothing_left(deployed)
+
+
+def require_nothing_left(deployed: Installed) -> None:
+    """Nothing of pods, and of runtimes no more than the one of before."""
+    [node] = deployed.site.nodes
+    until(lambda: deployed.footprints() == [{}], lambda: str(deployed.footprints()), seconds=30)
+    assert node.names(DEVICE_INFO) == []
+    assert len(node.names(f"{STATE}/runtime")) == 2
+    assert not [name for name in node.names(PLUGINS) if name.startswith(".")]
