@@ -24,7 +24,8 @@ TROUBLE = re.compile(
     "|NoNetworkFound|SandboxChanged|NetworksNotAttached"
 )
 _PATIENCE_S = 240
-_SHOW = "ip -o -4 addr; trap exit TERM; sleep infinity & wait"
+_LOOKED = "that is all"
+_SHOW = f"ip -o -4 addr; echo {_LOOKED}; trap exit TERM; sleep infinity & wait"
 
 
 class Churn:
@@ -80,14 +81,25 @@ class Churn:
         shows = container() | {"command": ["/bin/sh", "-c", _SHOW]}
         site.apply(pod(name, ",".join(networks), containers=[shows]))
         site.wait_for_pods(name, seconds=_PATIENCE_S)
-        status, seen = site.admin.raw("GET", f"{objects.pods()}/{name}/log")
-        assert status == 200, seen
-        found = dict(re.findall(r": (\S+)\s+inet (\d+\.\d+\.\d+)\.", seen))
+        found = _interfaces(site, name)
         node = site.pod(name)["spec"]["nodeName"].removeprefix("node")
         expected = {"lo": "127.0.0", "eth0": f"10.244.{node}"}
         expected |= {f"net{n}": NETWORKS[each] for n, each in enumerate(networks, 1)}
-        assert found == expected, seen
+        assert found == expected, f"{networks}: {found}"
         site.delete_pods(name)
+
+
+def _interfaces(site: Site, name: str) -> dict[str, str]:
+    """Return the beginning of each interface's address as a pod sees them, once it has looked."""
+    seen = ""
+
+    def has_looked() -> bool:
+        nonlocal seen
+        status, seen = site.admin.raw("GET", f"{objects.pods()}/{name}/log")
+        return status == 200 and _LOOKED in seen
+
+    until(has_looked, lambda: f"{name} shows nothing: {seen}")
+    return dict(re.findall(r": (\S+)\s+inet (\d+\.\d+\.\d+)\.", seen))
 
 
 def troubles(site: Site) -> list[str]:

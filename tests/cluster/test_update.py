@@ -3,6 +3,7 @@ release. No pod may notice."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.cluster.metaplugin import PLUGINS, STATE, Installed
 from tests.cluster.node import Node
 from tests.cluster.releases import OTHER, VERSION, other_release
 from tests.cluster.site import Site
+from tests.manifests.documents import ROOT, documents
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -31,6 +33,22 @@ def update(site: Site, image: str) -> None:
 
 def is_served_by(node: Node, version: str) -> bool:
     return f'metaplugin_build_info{{version="{version}"}}' in metrics(node)
+
+
+def memory(node: Node) -> int:
+    """Return the daemon's resident memory."""
+    found = re.search(r"^process_resident_memory_bytes (\S+)$", metrics(node), re.MULTILINE)
+    assert found
+    return int(float(found[1]))
+
+
+def requested_memory() -> int:
+    """Return what the DaemonSet has the scheduler set aside for the daemon."""
+    [daemon_set] = documents(ROOT / "deploy" / "base" / "daemonset.yaml")
+    [daemon] = daemon_set["spec"]["template"]["spec"]["containers"]
+    requested = daemon["resources"]["requests"]["memory"]
+    assert requested.endswith("Mi")
+    return int(requested.removesuffix("Mi")) << 20
 
 
 def put_shim(node: Node, program: bytes) -> None:
@@ -62,6 +80,7 @@ def test_no_pod_notices_an_update(deployed: Installed, tmp_path: Path) -> None:
         put_shim(node, theirs)  # a new shim, an old daemon
         churn.go_on()
         put_shim(node, ours)
+        assert memory(node) < requested_memory()
     assert not churn.problems
     assert troubles(site) == []
     site.remove(DEFINITIONS)
