@@ -3,6 +3,7 @@ release. No pod may notice."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.cluster.deployed import ARCHIVE, metrics, shim, wait_for_rollout
 from tests.cluster.machine import until
 from tests.cluster.metaplugin import PLUGINS, STATE, Installed
 from tests.cluster.node import Node
+from tests.cluster.objects import pod
 from tests.cluster.releases import OTHER, VERSION, other_release
 from tests.cluster.site import Site
 from tests.manifests.documents import ROOT, documents
@@ -94,3 +96,35 @@ def require_nothing_left(deployed: Installed) -> None:
     assert node.names(DEVICE_INFO) == []
     assert len(node.names(f"{STATE}/runtime")) == 2
     assert not [name for name in node.names(PLUGINS) if name.startswith(".")]
+
+
+def test_a_daemon_that_hangs_is_restarted_and_pods_start_meanwhile(deployed: Installed) -> None:
+    """By the probe of the DaemonSet, which asks more often here."""
+    site, [node] = deployed.site, deployed.site.nodes
+    probe = {"periodSeconds": 1, "timeoutSeconds": 1, "terminationGracePeriodSeconds": 3}
+    daemon = {"name": "daemon", "livenessProbe": probe}
+    patch = {"spec": {"template": {"spec": {"containers": [daemon]}}}}
+    site.kubectl(
+        *("-n", "kube-system", "patch", "daemonset", "metaplugin", "-p", json.dumps(patch))
+    )
+    wait_for_rollout(site)
+    site.apply(*DEFINITIONS)
+    [first] = daemons(node)
+    node.machine.run("kill", "-STOP", first)
+    site.apply(pod("a", "red,blue"))
+    site.wait_for_pods("a")
+    assert "inet 10.71.0." in site.execute("a", "ip", "addr", "show", "net1")
+    until(lambda: daemons(node) not in ([first], []), "the daemon isn't restarted", seconds=120)
+    until(lambda: is_served_by(node, __version__), "the new one doesn't serve")
+    site.delete_pods("a")
+    assert troubles(site) == []
+    site.remove(DEFINITIONS)
+    site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+    wait_for_rollout(site)
+    require_nothing_left(deployed)
+
+
+def daemons(node: Node) -> list[str]:
+    """Return the processes that are a daemon, as the machine numbers them."""
+    pattern = "^/runtime/.* daemon --config"
+    return node.machine.run("bash", "-c", f"pgrep -f '{pattern}' || true").split()
