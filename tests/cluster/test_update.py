@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.image import NAME
 from metaplugin import __version__
 from tests.cluster.churn import DEFINITIONS, Churn, troubles
 from tests.cluster.deployed import ARCHIVE, metrics, shim, wait_for_rollout
@@ -76,7 +75,8 @@ def test_no_pod_notices_an_update(deployed: Installed, tmp_path: Path) -> None:
         put_shim(node, ours)  # an old shim, a new daemon
         churn.go_on()
 
-        update(site, NAME)
+        site.kubectl("-n", "kube-system", "rollout", "undo", "daemonset/metaplugin")
+        wait_for_rollout(site)
         assert is_served_by(node, __version__)
         assert shim(node).read_bytes() == ours
         put_shim(node, theirs)  # a new shim, an old daemon
