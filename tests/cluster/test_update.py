@@ -108,7 +108,8 @@ def test_a_daemon_that_hangs_is_restarted_and_pods_start_meanwhile(deployed: Ins
         *("-n", "kube-system", "patch", "daemonset", "metaplugin", "-p", json.dumps(patch))
     )
     wait_for_rollout(site)
-    site.apply(*DEFINITIONS)
+    site.apply(*DEFINITIONS, pod("known", "red,blue"))  # what no disk knows would wait for a daemon
+    site.wait_for_pods("known")
     [first] = daemons(node)
     node.machine.run("kill", "-STOP", first)
     site.apply(pod("a", "red,blue"))
@@ -116,7 +117,7 @@ def test_a_daemon_that_hangs_is_restarted_and_pods_start_meanwhile(deployed: Ins
     assert "inet 10.71.0." in site.execute("a", "ip", "addr", "show", "net1")
     until(lambda: daemons(node) not in ([first], []), "the daemon isn't restarted", seconds=120)
     until(lambda: is_served_by(node, __version__), "the new one doesn't serve")
-    site.delete_pods("a")
+    site.delete_pods("a", "known")
     assert troubles(site) == []
     site.remove(DEFINITIONS)
     site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
