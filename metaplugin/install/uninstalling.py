@@ -53,6 +53,8 @@ def uninstall(removal: Removal, say: Say) -> None:
             _told(remove(removal.bin_dir / name), removal.bin_dir / name, say)
         if (content_of(removal.config_path) or b"").startswith(GENERATED):
             _told(remove(removal.config_path), removal.config_path, say)
+            with suppress(OSError):
+                removal.config_path.parent.rmdir()  # somebody's net.d may be there
         _remove_ours(removal.run_dir, RUN_ENTRIES, say)
         versions = removal.state_dir / "runtime"
         for version in remove_trees(versions, keep=()):

@@ -1,4 +1,5 @@
-"""A cluster of two nodes for the whole run, metaplugin on them as installed by hand."""
+"""Clusters for the whole run: of two nodes, metaplugin on them as installed by hand; of one, with
+the DaemonSet."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.deployed import deployed_site
 from tests.cluster.metaplugin import Installed, installed_by_hand
 
 
@@ -13,4 +15,11 @@ from tests.cluster.metaplugin import Installed, installed_by_hand
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A test leaves it as it was: running, without pods."""
     with installed_by_hand(tmp_path_factory.mktemp("site"), nodes=2) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """A test leaves it as it was: running, without pods of namespace `default`."""
+    with deployed_site(tmp_path_factory.mktemp("deployed")) as started:
         yield started

@@ -1,4 +1,5 @@
-"""Every file of examples/ on a real cluster; what it shows is seen from inside its pods."""
+"""Every file of examples/ on a real cluster that has the DaemonSet; what it shows is seen from
+inside its pods. Those of examples/devices need hardware: test_devices.py."""
 
 from __future__ import annotations
 
@@ -18,13 +19,11 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def site(installed: Installed) -> Iterator[Site]:
-    """The cluster with one node to schedule on: the examples' addresses are one node's."""
-    installed.site.kubectl("cordon", "node2")
-    yield installed.site
-    installed.site.kubectl("uncordon", "node2")
-    installed.site.clear()
-    assert installed.footprints() == [{}, {}]
+def site(deployed: Installed) -> Iterator[Site]:
+    """One node: the examples' addresses are one node's."""
+    yield deployed.site
+    deployed.site.clear()
+    assert deployed.footprints() == [{}]
 
 
 def interface(site: Site, pod: str, name: str) -> str:
