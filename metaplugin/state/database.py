@@ -148,7 +148,7 @@ class StateDatabase:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
         except (*_DAMAGE, OSError) as exc:
-            log.error("state.db unusable", extra={"error": str(exc)})
+            log.error("last known copies unusable", extra={"error": str(exc)})
             return otherwise
 
     def _open(self) -> None:
