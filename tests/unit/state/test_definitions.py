@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,17 @@ def test_a_process_without_a_daemon_keeps_what_its_pod_uses(tmp_path: Path) -> N
     asyncio.run(_with(snapshot, lambda state: state.learn_use(LAN, definition())))
     assert recalled(tmp_path / "state") == definition()
     assert not (tmp_path / "state" / "state.db").exists()
+
+
+def test_a_manifest_that_was_put_there_by_hand_is_taken(tmp_path: Path) -> None:
+    """As deploy/README.md has it, for the first start of a control plane."""
+    path = tmp_path / "definitions/kube-system/lan"
+    path.parent.mkdir(parents=True)
+    manifest = {"metadata": {"namespace": LAN[0], "name": LAN[1]}, "spec": {"config": "{}"}}
+    path.write_text(json.dumps(manifest))
+    found = recalled(tmp_path)
+    assert found is not None
+    assert found.config == "{}"
 
 
 def test_a_folder_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
