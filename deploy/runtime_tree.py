@@ -35,7 +35,7 @@ PACKAGES = f"lib/{PYTHON}/dist-packages"  # Debian's name for site-packages
 _UNUSED_STDLIB = (
     *("__phello__", "ctypes/macholib", "ctypes/test", "curses", "dbm", "dist-packages"),
     *("distutils", "ensurepip", "idlelib", "lib2to3", "msilib", "pydoc_data", "test", "tkinter"),
-    *("turtle.py", "turtledemo", "unittest/test", "venv", "wsgiref", "xmlrpc"),
+    *("turtle.py", "turtledemo", "unittest/test", "venv", "xmlrpc"),
     *("sitecustomize.py", "antigravity.py", "this.py", "doctest.py", "LICENSE.txt"),
     *("EXTERNALLY-MANAGED", "config-*", "lib-dynload/_curses*", "lib-dynload/_tkinter*"),
     *("lib-dynload/_dbm*", "lib-dynload/_gdbm*", "lib-dynload/readline*"),

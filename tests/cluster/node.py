@@ -109,7 +109,9 @@ class Node:
             run("ip", "route", "add", network, "via", router)
 
     def serve_api(self, address: str, port: int) -> None:
-        """Have the API server's service lead there, as kube-proxy would."""
+        """Have the API server's service lead there, as kube-proxy would: for the node itself too,
+        which looks for a route before it translates."""
+        self.machine.run("ip", "route", "add", SERVICES, "dev", "eth0")
         where = ["-d", SERVICES, "-p", "tcp", "--dport", "443"]
         to = ["-j", "DNAT", "--to-destination", f"{address}:{port}"]
         for chain in ("OUTPUT", "PREROUTING"):
