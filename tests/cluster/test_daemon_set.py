@@ -31,9 +31,9 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 
 @contextlib.contextmanager
-def bare_site(root: Path, **options: str) -> Iterator[Site]:
+def bare_site(root: Path) -> Iterator[Site]:
     """A cluster of one node that has the image, and nothing of ours installed."""
-    with running_site(root, nodes=1, **options) as site:
+    with running_site(root, nodes=1) as site:
         [node] = site.nodes
         install_plugins(node)
         install_default_network(node)

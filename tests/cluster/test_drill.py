@@ -4,16 +4,25 @@ fallback has to attach etcd and the API server; the DaemonSet's pod can only com
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.machine import until
-from tests.cluster.metaplugin import RUN, STATE, Metaplugin
+from tests.cluster.metaplugin import (
+    RUN,
+    SOCKET,
+    STATE,
+    Metaplugin,
+    install_default_network,
+    install_plugins,
+)
 from tests.cluster.objects import bridge, deployment
-from tests.cluster.site import Site
+from tests.cluster.site import Site, running_site
 from tests.cluster.static_pods import (
     API,
     CONTROL,
@@ -22,7 +31,6 @@ from tests.cluster.static_pods import (
     static_pod,
     wait_for_api,
 )
-from tests.cluster.test_daemon_set import CONFLIST, bare_site, is_ready
 from tests.controlplane import objects
 from tests.manifests.documents import ROOT
 
@@ -41,8 +49,7 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/churn"
 def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
     """Power is lost while pods come and go; then state.db with it; then once more, at the moment
     when the fallback has attached the first pod after that."""
-    with bare_site(tmp_path, address=API) as site:
-        metaplugin = install(site)
+    with installed_from_image(tmp_path) as (site, metaplugin):
         site.apply(CONTROL, STORAGE, LAN, deployment("churn", 4, "lan"))
         place(metaplugin.node, static_pod("web", "storage,storage"))
         site.wait_for_pods("web-node1", namespace="kube-system")
@@ -66,13 +73,20 @@ def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
         require_nothing_else(metaplugin)
 
 
-def install(site: Site) -> Metaplugin:
-    """Apply deploy/base; return when the runtime has our configuration."""
-    [node] = site.nodes
-    site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
-    until(lambda: is_ready(site), "the DaemonSet's pod", seconds=90)
-    until(node.machine.path(CONFLIST).exists, "the runtime's configuration")
-    return Metaplugin(site, node)
+@contextlib.contextmanager
+def installed_from_image(root: Path) -> Iterator[tuple[Site, Metaplugin]]:
+    """A cluster of one node whose runtime has the configuration that the DaemonSet's pod wrote."""
+    with running_site(root, address=API) as site:
+        [node] = site.nodes
+        install_plugins(node)
+        install_default_network(node)
+        node.import_image(ROOT / "dist" / "metaplugin-image.tar")
+        site.wait_for_nodes()
+        site.kubectl("apply", "-f", str(ROOT / "crds"))
+        site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+        written = node.machine.path("/etc/cni/net.d/00-metaplugin.conflist").exists
+        until(written, "the runtime's configuration", seconds=90)
+        yield site, Metaplugin(site, node)
 
 
 def churn(site: Site, metaplugin: Metaplugin) -> None:
@@ -103,7 +117,7 @@ def require_recovery(site: Site, metaplugin: Metaplugin, before: set[str]) -> No
     """Without help: etcd and API server, the other static pods, the daemon, the statuses."""
     wait_for_api(site)
     require_static_pods(site)
-    until(lambda: is_ready(site), "the DaemonSet's pod", seconds=90)
+    until(metaplugin.node.machine.path(SOCKET).exists, "the DaemonSet's pod", seconds=90)
     until(lambda: before.isdisjoint(metaplugin.records()), "old records stay", seconds=90)
 
 
