@@ -61,8 +61,8 @@ _Step = tuple[str, Iterable[tuple[Any, ...]]]  # a statement, and rows to execut
 
 
 class StateDatabase:
-    """The ports Memory, Learner and ClaimMemory over SQLite, and the folder `definitions` beside its
-    file. Close it to have everything written."""
+    """The ports Memory, Learner and ClaimMemory over SQLite, and the folder `definitions` beside
+    its file. Close it to have everything written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
