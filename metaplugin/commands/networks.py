@@ -9,7 +9,7 @@ from typing import Any
 from metaplugin.attachments.plan import Network
 from metaplugin.attachments.runtime_conf import DEFAULT_NAMESPACE, PodReference
 from metaplugin.cni.configuration import NetworkConfigList, parse_network_config
-from metaplugin.cni.errors import InvalidNetworkConfig, NetworkNotFound
+from metaplugin.cni.errors import InvalidNetworkConfig, NetworkNotFound, TryAgainLater
 from metaplugin.commands.multus_form import MultusForm, parse_multus_form
 from metaplugin.commands.outer import OuterConfig
 from metaplugin.commands.ports import Node
@@ -121,12 +121,19 @@ async def _referenced(reference: str, where: str, outer: OuterConfig, node: Node
         config = await node.configurations.at(reference, own=outer.output_types)
         return _network(config.name, config, f"{where} {reference!r}", outer)
     namespace, _, name = reference.rpartition("/")
-    namespace = namespace or settings.system_namespace
-    if node.cluster and (definition := await node.cluster.definition(namespace, name)):
+    namespace, only_name = namespace or settings.system_namespace, not namespace
+    definition, unknown = None, None
+    try:
+        definition = await node.cluster.definition(namespace, name) if node.cluster else None
+    except TryAgainLater as exc:
+        if not only_name:
+            raise
+        unknown = exc  # a file needs no cluster, which may be waiting for this very pod
+    if definition:
         return await _defined_network(definition, outer, node)
     if found := await node.configurations.named(name, folder=settings.conf_dir):
         return _network(found.name, found, f"{where} {reference!r}", outer)
-    raise InvalidNetworkConfig(
+    raise unknown or InvalidNetworkConfig(
         f"{where}: {reference!r} is neither a net-attach-def of {namespace} nor the name of a "
         f"configuration in {settings.conf_dir}"
     )

@@ -226,7 +226,8 @@ class ClaimMemory(Protocol):
 class Learner(Protocol):
     """Keeps what the cluster says for `Memory`, some time soon; nothing here raises.
 
-    None says that the object is gone; `learn_all_…` that there are no others.
+    None says that the object is gone; `learn_all_…` that there are no others. Definitions that pods
+    use are kept safer than others.
     """
 
     def learn_pods(self, pods: Mapping[Name, KnownPod | None]) -> None: ...
@@ -240,6 +241,12 @@ class Learner(Protocol):
     def learn_all_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition]
     ) -> None: ...
+
+    def learn_use(self, name: Name, definition: NetworkAttachmentDefinition | None) -> None:
+        """Take in that a pod asked for the definition of that name, and what there was."""
+
+    async def used_definitions(self) -> Sequence[Name]:
+        """Return the names of those that pods have used."""
 
 
 class ConfigurationFiles(Protocol):

@@ -18,7 +18,7 @@ from cachetools import TTLCache
 from metaplugin.attachments.runtime_conf import PodReference
 from metaplugin.cni.errors import InvalidNetworkConfig, TryAgainLater
 from metaplugin.cni.raw import JSONObject
-from metaplugin.commands.ports import KnownPod, Memory, Name
+from metaplugin.commands.ports import KnownPod, Learner, Memory, Name
 from metaplugin.k8s.api import ApiAway, ApiRefused
 from metaplugin.k8s.calls import Calls
 from metaplugin.k8s.health import PATIENCE_S, Health
@@ -142,9 +142,10 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiCluster:
-    """The port Cluster over the API server."""
+    """The port Cluster over the API server. `learner` is told which definitions are used."""
 
     recall: Recall
+    learner: Learner
     live_pods: LiveLookUp[KnownPod]
     live_definitions: LiveLookUp[Definition]
     health: Health
@@ -159,14 +160,18 @@ class ApiCluster:
         return await self._live(f"pod {reference}", name, self.live_pods, pods, known)
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
-        key, definitions = (namespace, name), self.recall.definitions
-        held = definitions.get(key)
+        found = _usable(await self._definition((namespace, name)))
+        self.learner.learn_use((namespace, name), found)
+        return found
+
+    async def _definition(self, name: Name) -> Definition | None:
+        definitions = self.recall.definitions
+        held = definitions.get(name)
         if held and definitions.synced.is_set():
-            return _usable(held)
-        known: Definition | None = await self.recall.definition(namespace, name)
-        what = f"net-attach-def {namespace}/{name}"
-        live = self._live(what, key, self.live_definitions, definitions, known)
-        return _usable(await live)
+            return held
+        known: Definition | None = await self.recall.definition(*name)
+        what = f"net-attach-def {name[0]}/{name[1]}"
+        return await self._live(what, name, self.live_definitions, definitions, known)
 
     async def _live(
         self, what: str, name: Name, look_up: LiveLookUp[T], store: Store[T], known: T | None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from metaplugin.attachments.record import Record
+from metaplugin.cni.errors import CNIError
 from metaplugin.commands.ports import ClaimMemory, KnownPod, Learner, Memory, Name
 from metaplugin.commands.remembered import RememberedClaims
 from metaplugin.k8s.api import Api
@@ -83,6 +84,7 @@ class ApiConnection:
         self.recall = Recall(pods=self._pods, definitions=self._definitions, memory=memory)
         self.cluster = ApiCluster(
             recall=self.recall,
+            learner=learner,
             live_pods=LiveLookUp(self._calls, health, pod_path, slim_pod, live_s),
             live_definitions=LiveLookUp(
                 self._calls, health, definition_path, slim_definition, live_s
@@ -98,11 +100,12 @@ class ApiConnection:
 
     def start(self, records: Iterable[Record]) -> None:
         """Follow the server from now on, and take up the statuses of live records."""
+        records = tuple(records)
         self.status.resume(records)
         self._tasks = [
             asyncio.create_task(self.events.keep_writing()),
             asyncio.create_task(self._remember_pods()),
-            asyncio.create_task(self._remember_definitions()),
+            asyncio.create_task(self._remember_definitions(_definitions_of(records))),
         ]
         for reflector in self._reflectors:
             reflector.start()
@@ -158,10 +161,17 @@ class ApiConnection:
         self._learner.learn_all_pods(self._taught)
         self.status.look_at_all()
 
-    async def _remember_definitions(self) -> None:
+    async def _remember_definitions(self, in_use: Collection[Name]) -> None:
+        """Once all are known: remember them whole, and look at each that pods use. One that isn't
+        listed is asked for: it may be of a namespace that isn't followed."""
         await self._definitions.synced.wait()
         known = _well_formed(self._definitions.all()).items()
         self._learner.learn_all_definitions({name: found for name, found in known if found})
+        for namespace, name in {*in_use, *await self._learner.used_definitions()}:
+            try:
+                await self.cluster.definition(namespace, name)
+            except CNIError as exc:
+                log.info("used definition not looked at", extra={"error": exc.msg})
 
     def _pods_changed(self, changes: Mapping[Name, KnownPod | None]) -> None:
         if self._pods.synced.is_set():
@@ -205,6 +215,14 @@ def _watch_state(store: Store[T], reflectors: Sequence[Reflector[T]]) -> WatchSt
         heard=min(reflector.heard for reflector in reflectors),
         alive=all(reflector.alive for reflector in reflectors),
     )
+
+
+def _definitions_of(records: Iterable[Record]) -> set[Name]:
+    """Return the definitions that the records' attachments were made by: no other network's name
+    has a slash."""
+    networks = (made.planned.name for record in records for made in record.attachments)
+    parts = (name.partition("/") for name in networks)
+    return {(namespace, name) for namespace, slash, name in parts if slash}
 
 
 def _same(new: KnownPod | None, old: KnownPod | None) -> bool:

@@ -1,8 +1,9 @@
-"""state.db: the last known pods, network definitions, and devices of pods' ResourceClaims.
+"""Last known copies: in state.db all pods, network definitions and devices of pods' ResourceClaims,
+beside it the definitions that pods have used, which outlive a loss of state.db.
 
-A cache: a damaged file is moved aside and begun anew, an unwritable one is logged, and neither
-fails a request. One thread does all of it, so SQLite sees one writer and the loop never waits for
-the disk.
+state.db is a cache: a damaged one is moved aside and begun anew, an unwritable one is logged, and
+neither fails a request. One thread does all of it, so SQLite sees one writer and the loop never
+waits for the disk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from metaplugin.cni.errors import CNIError, DecodingFailure
 from metaplugin.cni.raw import JSONObject, dump, load_object
 from metaplugin.commands.ports import KnownPod, Name
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
+from metaplugin.state.definitions import DefinitionFolder, definition_object, newer
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +61,12 @@ _Step = tuple[str, Iterable[tuple[Any, ...]]]  # a statement, and rows to execut
 
 
 class StateDatabase:
-    """The ports Memory, Learner and ClaimMemory over SQLite. Close it to have everything
-    written."""
+    """The ports Memory, Learner and ClaimMemory over SQLite, and the folder `definitions` beside
+    its file. Close it to have everything written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._used = DefinitionFolder(path.with_name("definitions"))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state.db")
         self._connection: sqlite3.Connection | None = None
 
@@ -79,7 +82,13 @@ class StateDatabase:
         return await self._recall("pod", reference.namespace, reference.name, _known_pod)
 
     async def definition(self, namespace: str, name: str) -> NetworkAttachmentDefinition | None:
-        return await self._recall("definition", namespace, name, definition_from_object)
+        known = await self._recall("definition", namespace, name, definition_from_object)
+        used = await self._run(lambda: self._used.read((namespace, name)), None)
+        return newer(known, used)
+
+    async def used_definitions(self) -> Sequence[Name]:
+        nothing: list[Name] = []
+        return await self._run(self._used.names, nothing)
 
     async def claimed_devices(self, pod: PodReference) -> tuple[ResolvedDevice, ...]:
         """Return what was learnt of the pod of that UID; () where nothing was."""
@@ -98,7 +107,14 @@ class StateDatabase:
     def learn_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition | None]
     ) -> None:
-        self._submit(_changes("definition", definitions, _definition_object))
+        self._submit(_changes("definition", definitions, definition_object))
+        self._in_order(self._used.follow, definitions)
+
+    def learn_use(self, name: Name, definition: NetworkAttachmentDefinition | None) -> None:
+        if definition is None:
+            self._in_order(self._used.drop, name)
+        elif not self._used.holds(definition):
+            self._in_order(self._used.keep, definition)
 
     def learn_all_pods(self, pods: Mapping[Name, KnownPod]) -> None:
         learnt = _changes("pod", pods, _pod_object)
@@ -107,12 +123,15 @@ class StateDatabase:
     def learn_all_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition]
     ) -> None:
-        kept = _changes("definition", definitions, _definition_object)
+        kept = _changes("definition", definitions, definition_object)
         self._submit([(_FORGET_KIND, [("definition",)]), *kept])
 
     def _submit(self, steps: Sequence[_Step]) -> None:
         """Have the steps executed in one transaction, after what has been submitted before."""
-        self._thread.submit(self._transact, steps).add_done_callback(_log_failure)
+        self._in_order(self._transact, steps)
+
+    def _in_order(self, operation: Callable[[_T], None], argument: _T) -> None:
+        self._thread.submit(operation, argument).add_done_callback(_log_failure)
 
     async def _recall(
         self, kind: str, namespace: str, name: str, parse: Callable[[JSONObject], _T]
@@ -129,7 +148,7 @@ class StateDatabase:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, operation)
         except (*_DAMAGE, OSError) as exc:
-            log.error("state.db unusable", extra={"error": str(exc)})
+            log.error("last known copies unusable", extra={"error": str(exc)})
             return otherwise
 
     def _open(self) -> None:
@@ -188,8 +207,8 @@ class StateDatabase:
 
 
 class StateSnapshot(StateDatabase):
-    """The same ports over what a daemon has written, for a process beside or after it: never
-    written."""
+    """The same ports over what a daemon has written, for a process beside or after it: its database
+    is never written."""
 
     def _submit(self, steps: Sequence[_Step]) -> None:
         """Leave it to the daemon."""
@@ -252,21 +271,6 @@ def _pod_object(pod: KnownPod) -> JSONObject:
     return {"uid": pod.uid, "annotations": dict(pod.annotations)}
 
 
-def _definition_object(definition: NetworkAttachmentDefinition) -> JSONObject:
-    return {
-        "apiVersion": "k8s.cni.cncf.io/v1",
-        "kind": "NetworkAttachmentDefinition",
-        "metadata": {
-            "namespace": definition.namespace,
-            "name": definition.name,
-            "uid": definition.uid,
-            "resourceVersion": definition.resource_version,
-            "annotations": dict(definition.annotations),
-        },
-        "spec": {"config": definition.config} if definition.config else {},
-    }
-
-
 def _log_failure(task: Future[Any]) -> None:
     if error := task.exception():
-        log.error("state.db not written", extra={"error": str(error)})
+        log.error("last known copies not written", extra={"error": str(error)})

@@ -1,15 +1,28 @@
-"""The control plane itself as static pods with networks annotations, and a loss of power."""
+"""The drill (issue 7): the control plane itself as static pods with networks annotations,
+metaplugin from its image, and losses of power. Afterwards only containerd and kubelet start, so the
+fallback has to attach etcd and the API server; the DaemonSet's pod can only come after them."""
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.machine import until
-from tests.cluster.metaplugin import Metaplugin, installed_by_hand
-from tests.cluster.objects import bridge
-from tests.cluster.site import Site
+from tests.cluster.metaplugin import (
+    RUN,
+    SOCKET,
+    STATE,
+    Metaplugin,
+    install_default_network,
+    install_plugins,
+)
+from tests.cluster.objects import bridge, deployment
+from tests.cluster.site import Site, running_site
 from tests.cluster.static_pods import (
     API,
     CONTROL,
@@ -19,47 +32,101 @@ from tests.cluster.static_pods import (
     wait_for_api,
 )
 from tests.controlplane import objects
+from tests.manifests.documents import ROOT
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
 STORAGE = objects.net_attach_def(
     "storage", bridge("storage", "10.66.0.0/24"), in_namespace="kube-system"
 )
-NAMES = {"etcd-node1", "kube-apiserver-node1", "web-node1"}
+LAN = objects.net_attach_def("lan", bridge("lan", "10.67.0.0/24"))
+STATIC = {"etcd": ["net1"], "kube-apiserver": ["net1"], "web": ["net1", "net2"]}
+NAMES = {f"{name}-node1" for name in STATIC}
+PODS = "/api/v1/namespaces/default/pods"
+DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/churn"
 
 
-def test_static_pods_come_back_with_their_networks_where_no_daemon_runs(tmp_path: Path) -> None:
-    """The API server first, which nobody can ask then; the shim's fallback attaches them all."""
-    with installed_by_hand(tmp_path, address=API) as installed:
-        site, [metaplugin] = installed.site, installed.metaplugins
-        node = metaplugin.node
-        metaplugin.install_fallback()
-        site.apply(CONTROL, STORAGE)
-        place(node, static_pod("web", "storage,storage"))
+def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
+    """Power is lost while pods come and go; then state.db with it; then once more, at the moment
+    when the fallback has attached the first pod after that."""
+    with installed_from_image(tmp_path) as (site, metaplugin):
+        site.apply(CONTROL, STORAGE, LAN, deployment("churn", 4, "lan"))
+        place(metaplugin.node, static_pod("web", "storage,storage"))
         site.wait_for_pods("web-node1", namespace="kube-system")
-        move_control_plane(site, node)
-        wait_for_static_pods(site)
-        require_statuses(site)
-        before = set(metaplugin.records())
-        assert len(before) == 3
+        move_control_plane(site, metaplugin.node)
+        require_static_pods(site)
 
-        node.machine.lose_power()
-        site.boot(node)
-        node.start()
-        wait_for_api(site)
-        wait_for_static_pods(site)
-        until(lambda: before.isdisjoint(metaplugin.records()), "old records stay")
-        assert metaplugin.daemon is not None
-        assert not metaplugin.daemon.running
-        require_networks(site, metaplugin)
-        metaplugin.start()
-        require_statuses(site)
+        churn(site, metaplugin)
+        before = lose_power(site, metaplugin)
+        metaplugin.node.start()
+        require_recovery(site, metaplugin, before)
+        site.admin.delete(DEPLOYMENT)
+        require_nothing_else(metaplugin)
+
+        before = lose_power(site, metaplugin)
+        lose_database(metaplugin)
+        metaplugin.node.start()
+        until(lambda: not before.issuperset(metaplugin.records()), "no pod is attached")
+        before |= lose_power(site, metaplugin)
+        metaplugin.node.start()
+        require_recovery(site, metaplugin, before)
+        require_nothing_else(metaplugin)
 
 
-def wait_for_static_pods(site: Site) -> None:
-    """Return when the kubelet has shown each to the API server, Ready."""
+@contextlib.contextmanager
+def installed_from_image(root: Path) -> Iterator[tuple[Site, Metaplugin]]:
+    """A cluster of one node whose runtime has the configuration that the DaemonSet's pod wrote."""
+    with running_site(root, address=API) as site:
+        [node] = site.nodes
+        install_plugins(node)
+        install_default_network(node)
+        node.import_image(ROOT / "dist" / "metaplugin-image.tar")
+        site.wait_for_nodes()
+        site.kubectl("apply", "-f", str(ROOT / "crds"))
+        site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
+        written = node.machine.path("/etc/cni/net.d/00-metaplugin.conflist").exists
+        until(written, "the runtime's configuration", seconds=90)
+        yield site, Metaplugin(site, node)
+
+
+def churn(site: Site, metaplugin: Metaplugin) -> None:
+    """Return while every pod of the deployment is being replaced."""
+    until(lambda: len(metaplugin.records()) == len(NAMES) + 4, "the deployment's pods", seconds=90)
+    before = set(metaplugin.records())
+    site.admin.request("DELETE", PODS, {"gracePeriodSeconds": 1})
+    until(lambda: not before.issuperset(metaplugin.records()), "no new pod")
+
+
+def lose_power(site: Site, metaplugin: Metaplugin) -> set[str]:
+    """Return the records there were, when the machine is on again and nothing runs."""
+    records = set(metaplugin.records())
+    metaplugin.node.machine.lose_power()
+    site.boot(metaplugin.node)
+    assert metaplugin.node.names(RUN) == []
+    return records
+
+
+def lose_database(metaplugin: Metaplugin) -> None:
+    files = list(metaplugin.node.machine.path(STATE).glob("state.db*"))
+    assert files
+    for file in files:
+        file.unlink()
+
+
+def require_recovery(site: Site, metaplugin: Metaplugin, before: set[str]) -> None:
+    """Without help: etcd and API server, the other static pods, the daemon, the statuses."""
+    wait_for_api(site)
+    require_static_pods(site)
+    until(metaplugin.node.machine.path(SOCKET).exists, "the DaemonSet's pod", seconds=90)
+    until(lambda: before.isdisjoint(metaplugin.records()), "old records stay", seconds=90)
+
+
+def require_static_pods(site: Site) -> None:
+    """Each has all its networks, and a status that is of its sandbox of now."""
     until(lambda: pods(site) >= NAMES, lambda: f"{pods(site)} only", seconds=120)
     site.wait_for_pods(*NAMES, namespace="kube-system", seconds=120)
+    for name, interfaces in STATIC.items():
+        until(partial(is_told, site, f"{name}-node1", interfaces), f"{name}'s status", seconds=90)
 
 
 def pods(site: Site) -> set[str]:
@@ -67,18 +134,31 @@ def pods(site: Site) -> set[str]:
     return {each["metadata"]["name"] for each in items}
 
 
-def require_networks(site: Site, metaplugin: Metaplugin) -> None:
-    assert len(metaplugin.records()) == 3
-    leases = [lease.split("/")[0] for lease in metaplugin.leases()]
-    assert sorted(leases) == ["default-network"] * 3 + ["storage"] * 2
-    for name in ("net1", "net2"):
-        seen = site.execute("web-node1", "ip", "addr", "show", name, namespace="kube-system")
-        assert "inet 10.66.0." in seen
+def is_told(site: Site, name: str, interfaces: list[str]) -> bool:
+    """Say whether the pod's status is what is found in the pod."""
+    status = site.network_status(name, namespace="kube-system")
+    if [each["interface"] for each in status] != ["eth0", *interfaces]:
+        return False
+    seen = site.execute(name, "ip", "addr", namespace="kube-system")
+    return all(f"inet {address}/" in seen for each in status for address in each["ips"])
 
 
-def require_statuses(site: Site) -> None:
-    """Mirror pods come some time after their pods; their status follows."""
-    wanted = {"etcd": ["net1"], "kube-apiserver": ["net1"], "web": ["net1", "net2"]}
-    for name, interfaces in wanted.items():
-        status = site.network_status(f"{name}-node1", namespace="kube-system")
-        assert [each["interface"] for each in status] == ["eth0", *interfaces]
+def require_nothing_else(metaplugin: Metaplugin) -> None:
+    """Nothing is there but what the static pods have."""
+    links = len(NAMES) + sum(map(len, STATIC.values()))  # a veth's end each
+    wanted = dict.fromkeys(("records", "chains", "default-network"), len(NAMES))
+    wanted |= {"storage": 2, "links": links}
+    until(
+        lambda: footprint(metaplugin) == wanted,
+        lambda: f"{metaplugin.footprint()}, not {wanted}",
+        seconds=90,
+    )
+    assert metaplugin.node.names("/var/run/k8s.cni.cncf.io/devinfo/cni") == []
+
+
+def footprint(metaplugin: Metaplugin) -> Counter[str]:
+    """Count what is there of pods: leases by network, iptables' chains, the rest by its kind."""
+    found = metaplugin.footprint()
+    leases = [lease.partition("/")[0] for lease in found.pop("leases", ())]
+    chains = ["chains" for rule in found.pop("rules", ()) if rule.startswith(":CNI-")]
+    return Counter([*leases, *chains, *(what for what, names in found.items() for _ in names)])

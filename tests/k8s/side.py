@@ -39,6 +39,7 @@ class Memory:
         self.pods: dict[Name, KnownPod] = {}
         self.definitions: dict[Name, NetworkAttachmentDefinition] = {}
         self.claimed: dict[PodReference, tuple[ResolvedDevice, ...]] = {}
+        self.used: dict[Name, NetworkAttachmentDefinition] = {}
         self.wholes: list[str] = []
         self._changed = threading.Condition()
 
@@ -71,6 +72,12 @@ class Memory:
     ) -> None:
         self.definitions.clear()
         self._learn(self.definitions, definitions, whole="definitions")
+
+    def learn_use(self, name: Name, definition: NetworkAttachmentDefinition | None) -> None:
+        self._learn(self.used, {name: definition})
+
+    async def used_definitions(self) -> Sequence[Name]:
+        return tuple(self.used)
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from metaplugin.cni.errors import (
     TryAgainLater,
 )
 from metaplugin.commands.facts import pod_annotations, selected_elements
-from metaplugin.commands.networks import selected_network
+from metaplugin.commands.networks import default_networks, selected_network
 from metaplugin.commands.outer import OuterConfig
 from metaplugin.commands.ports import KnownPod, Node, Settings
+from metaplugin.folder.configurations import ConfigurationFiles
 from metaplugin.k8s import calls
 from metaplugin.k8s.api import Api, ApiUnconfigured
 from metaplugin.k8s.cluster import LiveLookUp
@@ -30,7 +32,7 @@ from metaplugin.npwg.selection import parse_networks_annotation
 from tests.apiserver.faults import Answer, Cut, Fault, Garbage, Reset, Silence, Slow, on
 from tests.apiserver.server import ApiServer
 from tests.k8s.conftest import Sides
-from tests.k8s.side import NETWORKS, Memory, Side, definition, pod, reference
+from tests.k8s.side import NETWORKS, Memory, Side, definition, pod, record, reference
 
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 GETS = on(verb="get")
@@ -225,6 +227,53 @@ def test_those_who_ask_for_the_same_ask_together(server: ApiServer, side: Side) 
     assert server.count("get", NETWORKS) == 1
 
 
+# --- what is kept safer, for it is used ---------------------------------------------------------
+
+
+def test_what_is_used_is_learnt_with_every_use(server: ApiServer, side: Side) -> None:
+    """Issue 7: watched or asked for; what is only there isn't."""
+    for name in ("lan", "other"):
+        server.put(definition(name))
+    side.memory.wait_for(lambda: len(side.memory.definitions) == 2)
+    attached(side, "lan")
+    assert list(side.memory.used) == [("default", "lan")]
+    deafen(server)
+    server.put(definition("late"))
+    attached(side, "late")
+    assert ("default", "late") in side.memory.used
+
+
+def test_what_is_remembered_is_learnt_when_it_is_used(
+    server: ApiServer, connect: Sides, impatient: None
+) -> None:
+    """An older release's state.db may be all that there is."""
+    server.stop()
+    side = connect(memory=remembering())
+    attached(side, "lan")
+    assert ("default", "lan") in side.memory.used
+
+
+def test_what_is_used_no_more_in_vain_is_dropped(server: ApiServer, side: Side) -> None:
+    side.memory.used["default", "lan"] = remembering().definitions["default", "lan"]
+    with pytest.raises(NetworkNotFound):
+        attached(side, "lan")
+    assert side.memory.used == {}
+
+
+def test_a_daemons_start_brings_what_is_used_up_to_date(server: ApiServer, connect: Sides) -> None:
+    """What pods use that an older release attached, too; what has been deleted meanwhile goes; what
+    is of a namespace that isn't followed is asked for."""
+    memory, old = Memory(), remembering().definitions["default", "lan"]
+    for name in (("default", "gone"), ("elsewhere", "far"), ("elsewhere", "gone")):
+        memory.used[name] = replace(old, namespace=name[0], name=name[1])
+    server.put(definition("lan"))
+    server.put(definition("far", namespace="elsewhere"))
+    connect(memory=memory, records=[record("a", "u")], namespaces=("default",))
+    names = {("default", "lan"), ("elsewhere", "far")}
+    memory.wait_for(lambda: set(memory.used) == names)
+    memory.wait_for(lambda: all("noop" in each.config for each in memory.used.values()))
+
+
 # --- the server is away, slow or in trouble ------------------------------------------------------
 
 
@@ -281,6 +330,36 @@ def test_a_cold_start_without_a_server_goes_by_what_is_remembered(
     side = connect(memory=remembering())
     assert networks(side, "a", "u") == ["remembered"]
     assert attached(side, "lan") == "remembered"
+
+
+def named_default(side: Side, folder: Path, reference: str) -> str:
+    """Return the type of the plugin that clusterNetwork, with a file of its name, would run."""
+    (folder / "a.conf").write_text('{"cniVersion": "1.0.0", "name": "lan", "type": "of-a-file"}')
+    with ThreadPoolExecutor(1) as disk:
+        here = replace(
+            node(side),
+            settings=Settings(cluster_network=reference, conf_dir=str(folder)),
+            configurations=ConfigurationFiles(disk),
+        )
+        (network,) = side.run(default_networks(OUTER, here))
+    return network.config.plugins[0].type
+
+
+def test_a_default_network_in_a_file_needs_no_server(
+    server: ApiServer, connect: Sides, impatient: None, tmp_path: Path
+) -> None:
+    """The API server itself may be waiting for it. A net-attach-def that is known comes first."""
+    server.stop()
+    side = connect()
+    assert named_default(side, tmp_path, "lan") == "of-a-file"
+    with pytest.raises(TryAgainLater):
+        named_default(side, tmp_path, "kube-system/lan")
+    with pytest.raises(TryAgainLater):
+        named_default(side, tmp_path, "wan")
+    side.memory.definitions["kube-system", "lan"] = NetworkAttachmentDefinition(
+        namespace="kube-system", name="lan", config='{"type": "remembered"}'
+    )
+    assert named_default(side, tmp_path, "lan") == "remembered"
 
 
 def test_a_remembered_pod_of_another_uid_is_not_used(

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,15 +32,29 @@ def installed_node(tmp_path: Path) -> Iterator[Node]:
         keys = {"manifests": None, "kubernetes": kubernetes}
         node = Node(root, network(root, "cbr0", "10.1.1.2/24"), daemon_keys=keys)
         node.plugin("noop")
-        define(server, "lan", network(root, "lan", "10.1.1.3/24"))
+        for name in ("lan", "unused"):
+            define(server, name, network(root, name, "10.1.1.3/24"))
         node.start()
         synced(server)
-        remembered(node, "lan")
+        remembered(node, "unused")
+        use(node)
         node.kill()
     install(node, tmp_path)
     shutil.rmtree(root / "run")
     yield node
     node.close()
+
+
+def use(node: Node) -> None:
+    """Have a pod come and go, and its network kept."""
+    pod = node.pod("lan", namespace="default")
+    assert node.add(pod).exit_code == 0
+    assert node.delete(pod).exit_code == 0
+    kept, deadline = node.root / "state/definitions/default/lan", time.monotonic() + 20
+    while not kept.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (node.root / "noop.log").unlink()
 
 
 def install(node: Node, folder: Path) -> None:
@@ -64,8 +79,19 @@ def install(node: Node, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_static_pod_gets_its_networks_from_what_is_on_the_disk(installed_node: Node) -> None:
-    """No daemon, no API server, no token: runtime, configuration and state.db are the host's."""
+def lose_database(node: Node) -> None:
+    for path in (node.root / "state").glob("state.db*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("lost", ["nothing", "state.db"])
+def test_a_static_pod_gets_its_networks_from_what_is_on_the_disk(
+    installed_node: Node, lost: str
+) -> None:
+    """No daemon, no API server, no token: runtime, configuration and last known copies are the
+    host's; what pods have used is kept beside state.db."""
+    if lost == "state.db":
+        lose_database(installed_node)
     pod = installed_node.pod("lan", namespace="default")
     added = installed_node.add(pod)
     assert added.exit_code == 0, added.stdout + added.stderr.encode()
@@ -77,9 +103,8 @@ def test_a_static_pod_gets_its_networks_from_what_is_on_the_disk(installed_node:
 
 def test_what_nobody_remembers_is_told_to_wait(installed_node: Node) -> None:
     """A pod isn't started without its networks: the runtime tries again."""
-    for path in (installed_node.root / "state").glob("state.db*"):
-        path.unlink()
-    added = installed_node.add(installed_node.pod("lan"))
+    lose_database(installed_node)
+    added = installed_node.add(installed_node.pod("unused", namespace="default"))
     assert added.code == 11, added.stdout
     assert installed_node.noop_calls() == []
     plain = installed_node.pod("")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +47,11 @@ class Unlearning:
     def learn_all_definitions(
         self, definitions: Mapping[Name, NetworkAttachmentDefinition]
     ) -> None: ...
+
+    def learn_use(self, name: Name, definition: NetworkAttachmentDefinition | None) -> None: ...
+
+    async def used_definitions(self) -> Sequence[Name]:
+        return ()
 
 
 def pod(folder: Path, name: str) -> KnownPod | None:

@@ -1,0 +1,159 @@
+"""The net-attach-defs that pods of this node have used, each a file: static pods, the API server's
+own among them, must start from them where neither API server nor state.db is there.
+
+A file is whole and durable or not there. Daemon and standalone processes take turns by the folder's
+lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from metaplugin.cni.errors import CNIError, InvalidNetworkConfig
+from metaplugin.cni.raw import JSONObject, dump, load_object
+from metaplugin.commands.ports import Name
+from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
+from metaplugin.npwg.names import require_label, require_subdomain
+
+log = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished"  # no namespace's name
+
+
+class DefinitionFolder:
+    """`<folder>/<namespace>/<name>`, which needs no more than a file system. OSErrors are the
+    caller's to tell."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[Name, NetworkAttachmentDefinition] = {}
+
+    def holds(self, definition: NetworkAttachmentDefinition) -> bool:
+        """Say whether this process has brought the definition here as it is; asks no disk."""
+        return self._held.get((definition.namespace, definition.name)) == definition
+
+    def names(self) -> list[Name]:
+        """Return whose files there are."""
+        return [
+            (path.parent.name, path.name)
+            for path in sorted(self._folder.glob("[!.]*/*"))
+            if self._path((path.parent.name, path.name))
+        ]
+
+    def read(self, name: Name) -> NetworkAttachmentDefinition | None:
+        """Return the definition; None where there is none, or none that can be read."""
+        path = self._path(name)
+        if path is None:
+            return None
+        try:
+            found = definition_from_object(load_object(path.read_bytes(), what=str(path)))
+        except FileNotFoundError:
+            return None
+        except CNIError as exc:
+            log.error("kept definition unreadable", extra={"path": str(path), "error": exc.msg})
+            return None
+        return found if (found.namespace, found.name) == name else None
+
+    def keep(self, definition: NetworkAttachmentDefinition) -> None:
+        """Have the definition here, as it is."""
+        name = (definition.namespace, definition.name)
+        if (path := self._path(name)) and self.read(name) != definition:
+            with self._locked() as lock:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                _replace(path, dump(definition_object(definition)), self._folder / _UNFINISHED)
+                os.fsync(lock)
+        self._held[name] = definition
+
+    def drop(self, name: Name) -> None:
+        """Have no definition of that name here."""
+        self._held.pop(name, None)
+        if (path := self._path(name)) and path.exists():
+            with self._locked():
+                path.unlink(missing_ok=True)
+                _sync(path.parent)
+                with suppress(OSError):  # there are others
+                    path.parent.rmdir()
+
+    def follow(self, changes: Mapping[Name, NetworkAttachmentDefinition | None]) -> None:
+        """Bring up to date those that are here."""
+        for name, definition in changes.items():
+            path = self._path(name)
+            if path is None or not path.exists():
+                continue
+            if definition is None:
+                self.drop(name)
+            else:
+                self.keep(definition)
+
+    def _path(self, name: Name) -> Path | None:
+        """Return where the definition would be, None for what no definition is named: an operator's
+        configuration may ask for anything."""
+        try:
+            require_label(name[0], where="")
+            require_subdomain(name[1], where="")
+        except InvalidNetworkConfig:
+            return None
+        return self._folder.joinpath(*name)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync(self._folder.parent)
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def definition_object(definition: NetworkAttachmentDefinition) -> JSONObject:
+    """Return the Kubernetes object that a definition was made of."""
+    return {
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": {
+            "namespace": definition.namespace,
+            "name": definition.name,
+            "uid": definition.uid,
+            "resourceVersion": definition.resource_version,
+            "annotations": dict(definition.annotations),
+        },
+        "spec": {"config": definition.config} if definition.config else {},
+    }
+
+
+def newer(
+    one: NetworkAttachmentDefinition | None, other: NetworkAttachmentDefinition | None
+) -> NetworkAttachmentDefinition | None:
+    """Return the one of the later version; `one` where that can't be told."""
+    if one is None or other is None:
+        return one or other
+    versions = one.resource_version, other.resource_version
+    if all(version.isascii() and version.isdigit() for version in versions):
+        return max(one, other, key=lambda each: int(each.resource_version))
+    return one
+
+
+def _replace(path: Path, content: bytes, unfinished: Path) -> None:
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(unfinished, path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
