@@ -135,7 +135,8 @@ def _failing(
     unless something of it is, or may be, in the sandbox still."""
     before = record.failing or Failing(since=time.time(), error=error.msg)
     limit = deadline.limits.give_up
-    overdue = limit > 0 and time.time() - before.since >= limit
+    failed_s = time.time() - before.since
+    overdue = limit > 0 and not 0 <= failed_s < limit  # clocks are set back, too
     if before.given_up or not (overdue and all(_is_out(m, inside) for m in record.attachments)):
         return before
     return Failing(since=before.since, error=error.msg, given_up=True)
