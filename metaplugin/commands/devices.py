@@ -175,6 +175,8 @@ async def _require_given_up(
 ) -> None:
     """Raise TryAgainLater where the other sandbox is alive, and the kubelet doesn't say that the
     device is its pod's no longer."""
+    if other.given_up:
+        return  # its runtime has deleted the sandbox, and the device was in it no longer
     stated = await caller.locks.stat_netns(other.sandbox.netns)
     if stated.state != NetnsState.UNREADABLE and not (
         stated.state == NetnsState.VALID and other.sandbox.is_at(stated.device, stated.inode)
