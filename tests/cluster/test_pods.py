@@ -131,7 +131,7 @@ def test_a_pod_whose_plugin_fails_in_add_and_del_alike_can_be_deleted(
     lost = objects.net_attach_def("lost", macvlan() | {"master": "absent0"})
     site.apply(lost, pod("a", [{"name": "storage"}, {"name": "lost", "ips": ["10.65.0.9/24"]}]))
     assert "plugin macvlan: Link not found" in reason(site, "a", "FailedCreatePodSandBox")
-    assert "DEL was refused in the same words" in reason(site, "a", "FailedAddingInterface")
+    assert "refused its DEL as well" in reason(site, "a", "FailedAddingInterface")
     site.delete_pods("a")
     assert [each.records() for each in installed.metaplugins] == [[], []]
     site.remove([lost])
