@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaplugin.attachments.record import Record, StoredRecord
+from metaplugin.attachments.record import Failing, Record, StoredRecord
 from metaplugin.cni.environment import format_args
 from metaplugin.cni.errors import CNIError
 from metaplugin.cni.raw import dump, load_object
@@ -44,9 +44,17 @@ def _check(name: str, stored: StoredRecord | DamagedRecord, shim: Path, cni_path
         return Finding(record=name, pod="", problem=f"the record is damaged: {stored}")
     record = stored.record
     problem = "its ADD has not been completed; the runtime's DEL, or the next clean-up, ends it"
-    if record.complete:
+    if record.failing:
+        problem = _failing(record.failing)
+    elif record.complete:
         problem = _problem(record, shim, cni_path)
     return Finding(record=name, pod=str(record.pod or ""), problem=problem)
+
+
+def _failing(failing: Failing) -> str:
+    if failing.given_up:
+        return f"not released though its pod is gone; the clean-up goes on trying: {failing.error}"
+    return f"its DEL fails, and is repeated: {failing.error}"
 
 
 def _problem(record: Record, shim: Path, cni_path: str) -> str:

@@ -7,7 +7,7 @@ bytes in the order in which to run them: a program that understands nothing else
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -39,19 +39,49 @@ HOT_PLUG_NETWORK = "metaplugin-hot-plug"  # the outer configuration's name in su
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The error that a plugin reported in ADD, by its place in the list."""
+
+    place: int
+    code: int
+    msg: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """A DEL that doesn't succeed: since when, and with what error.
+
+    `given_up` says that the runtime was told success all the same, so that the pod could go: what
+    is left is the clean-up's alone.
+    """
+
+    since: float
+    error: str
+    given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MadeAttachment:
     """A planned attachment and what became of it.
 
     `own` is the result of its plugins, which its DEL gets; `result` is the same corrected for what
     the pod's other attachments did to its routes: CHECK, status and the runtime get that one.
     `in_kernel` is False where the interface that its result names is none of the kernel's: a
-    device's for DPDK, say.
+    device's for DPDK, say. `refusal` is how its ADD ended where a plugin refused it.
     """
 
     planned: PlannedAttachment
     own: Result | None = None
     result: Result | None = None
     in_kernel: bool = True
+    refusal: Refusal | None = None
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """Return the names that it has, or may have, inside the sandbox."""
+        told = self.own.interfaces if self.own else ()
+        inside = {interface.name for interface in told if interface.sandbox}
+        return frozenset(inside | {self.planned.ifname})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +104,12 @@ class Record:
     default_routes: DefaultRoutes | None = None
     complete: bool = False
     status: str = ""
+    failing: Failing | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Say whether it outlived its pod, since it can't be released."""
+        return self.failing is not None and self.failing.given_up
 
     @property
     def file_name(self) -> str:
@@ -92,6 +128,30 @@ class Record:
             for made in reversed(self.attachments)
             for call in del_calls(made.planned, self.sandbox, made.own)
         )
+
+    def del_places(self) -> tuple[tuple[int, int], ...]:
+        """Return of each DEL call which attachment's it is, and the plugin's place in its list."""
+        return tuple(
+            (position, place)
+            for position in reversed(range(len(self.attachments)))
+            for place in reversed(range(len(self.attachments[position].planned.config.plugins)))
+        )
+
+    def with_refusal(self, position: int, refusal: Refusal) -> Record:
+        """Return the record with how the ADD of the attachment at a position ended."""
+        made = list(self.attachments)
+        made[position] = replace(made[position], refusal=refusal)
+        return replace(self, attachments=tuple(made))
+
+    def without(self, released: Collection[int]) -> Record:
+        """Return the record without the attachments at these positions."""
+        left = tuple(
+            made for position, made in enumerate(self.attachments) if position not in released
+        )
+        routes = self.default_routes
+        if routes and routes.ifname not in [made.planned.ifname for made in left]:
+            routes = None  # they went with the interface
+        return replace(self, attachments=left, default_routes=routes)
 
     def with_version(self, position: int, place: int, version: str) -> Record:
         """Return the record with the plugin at a place of the attachment at a position run in
@@ -118,6 +178,13 @@ class StoredRecord:
     record: Record
     calls: tuple[PluginCall, ...]
 
+    def without(self, released: Collection[int]) -> StoredRecord:
+        """Return it without the attachments at these positions, the calls of the others as they
+        are."""
+        places = zip(self.calls, self.record.del_places(), strict=True)
+        left = tuple(call for call, (position, _) in places if position not in released)
+        return StoredRecord(record=self.record.without(released), calls=left)
+
 
 def device_info_name(record_name: str, ifname: str) -> str:
     """Return the name of an attachment's file of device information. The shim removes a record's
@@ -127,14 +194,21 @@ def device_info_name(record_name: str, ifname: str) -> str:
 
 def encode_record(record: Record, *, deadline_s: float) -> bytes:
     """Return the record as one section of its file."""
-    sandbox = record.sandbox
+    return encode_stored(
+        StoredRecord(record=record, calls=record.del_calls()), deadline_s=deadline_s
+    )
+
+
+def encode_stored(stored: StoredRecord, *, deadline_s: float) -> bytes:
+    """Return the record as one section of its file, with the calls that it has."""
+    record, sandbox = stored.record, stored.record.sandbox
     return encode_section(
         Section(
             note=dump(_note(record)),
             netns=Netns(
                 sandbox.netns.encode(errors="surrogateescape"), sandbox.device, sandbox.inode
             ),
-            calls=tuple(call.to_exec(deadline_s) for call in record.del_calls()),
+            calls=tuple(call.to_exec(deadline_s) for call in stored.calls),
         )
     )
 
@@ -181,6 +255,7 @@ def _note(record: Record) -> JSONObject:
         "status": record.status,
         "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid} if pod else None,
         "defaultRoutes": _default_routes_note(wanted) if wanted else None,
+        **({"failing": asdict(record.failing)} if record.failing else {}),
         "attachments": [_attachment_note(made) for made in record.attachments],
     }
 
@@ -202,6 +277,7 @@ def _attachment_note(made: MadeAttachment) -> JSONObject:
         **({"versions": versions} if any(versions) else {}),
         **({"device": asdict(planned.device)} if planned.device else {}),
         **({} if made.in_kernel else {"inKernel": False}),
+        **({"refusal": asdict(made.refusal)} if made.refusal else {}),
         "args": [list(pair) for pair in planned.runtime.args],
         "capabilityArgs": dict(planned.runtime.capability_args),
         "gateways": None if planned.gateways is None else list(planned.gateways),
@@ -218,6 +294,7 @@ def _record(note: JSONObject, netns: Netns) -> Record:
     if note["schema"] != SCHEMA:
         raise ValueError(f"its schema is {note['schema']}, this release reads {SCHEMA}")
     pod, wanted = note["pod"], note["defaultRoutes"]
+    failing = note.get("failing")
     return Record(
         generation=note["generation"],
         sandbox=Sandbox(
@@ -235,6 +312,7 @@ def _record(note: JSONObject, netns: Netns) -> Record:
         default_routes=_default_routes(wanted) if wanted else None,
         complete=note["complete"],
         status=note["status"],
+        failing=Failing(**failing) if failing else None,
     )
 
 
@@ -261,8 +339,14 @@ def _made(note: Mapping[str, Any]) -> MadeAttachment:
     )
     own = _result(note["own"], planned)
     result = own if note["result"] is None else _result(note["result"], planned)
-    in_kernel = note.get("inKernel", True)
-    return MadeAttachment(planned=planned, own=own, result=result, in_kernel=in_kernel)
+    refusal = note.get("refusal")
+    return MadeAttachment(
+        planned=planned,
+        own=own,
+        result=result,
+        in_kernel=note.get("inKernel", True),
+        refusal=Refusal(**refusal) if refusal else None,
+    )
 
 
 def _config(note: Mapping[str, Any]) -> NetworkConfigList:

@@ -99,6 +99,10 @@ class DelegateError(CNIError):
         self.code = code
 
 
+class ReportedError(DelegateError):
+    """What a delegate itself said is wrong, in the specification's form."""
+
+
 def join_errors(errors: Sequence[CNIError]) -> CNIError:
     """Return one error that tells all of them, with the first one's code; `errors` isn't empty."""
     first, *others = errors

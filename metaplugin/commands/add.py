@@ -26,7 +26,6 @@ from metaplugin.cni.errors import InvalidEnvironment, InvalidNetworkConfig, TryA
 from metaplugin.cni.raw import JSONObject
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import finish_record
 from metaplugin.commands.devices import (
     device_information,
     prepare_device_info,
@@ -39,6 +38,7 @@ from metaplugin.commands.networks import configured
 from metaplugin.commands.outer import OuterConfig, parse_outer_config
 from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
 from metaplugin.commands.readiness import await_readiness
+from metaplugin.commands.release import finish_record
 from metaplugin.commands.rollback import Attempt, undone_on_failure
 from metaplugin.npwg.status import format_status, status_entries
 from metaplugin.wire.container import DamagedRecord, record_file_name
@@ -97,14 +97,15 @@ async def _finish_older_record(
         raise TryAgainLater(f"the record of an earlier ADD is damaged: {exc}") from exc
     if stored is None:
         return
-    sandbox = request.sandbox
-    if stored.record.complete and stored.record.sandbox.is_at(sandbox.device, sandbox.inode):
+    record, sandbox = stored.record, request.sandbox
+    alive = record.complete and record.failing is None
+    if alive and record.sandbox.is_at(sandbox.device, sandbox.inode):
         raise InvalidEnvironment(
             f"CNI_CONTAINERID {sandbox.container_id}, CNI_IFNAME {request.args.ifname}: attached "
             f"already, and left as it is",
             details="the CNI specification asks for a DEL before another ADD (section 4)",
         )
-    await finish_record(stored, request, caller, deadline)
+    await finish_record(stored, request, caller, node, deadline)
 
 
 async def _planned(

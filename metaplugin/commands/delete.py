@@ -7,28 +7,20 @@ left for it to say.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from metaplugin.attachments.calls import PluginCall, del_calls
-from metaplugin.attachments.record import (
-    HOT_PLUG_NETWORK,
-    MadeAttachment,
-    Record,
-    StoredRecord,
-)
-from metaplugin.attachments.runtime_conf import Sandbox
-from metaplugin.cni.environment import CmdArgs, Command
+from metaplugin.attachments.record import HOT_PLUG_NETWORK, StoredRecord
 from metaplugin.cni.errors import CNIError, TryAgainLater, join_errors
 from metaplugin.commands.deadline import Deadline
 from metaplugin.commands.facts import plan_attachments
-from metaplugin.commands.libcni import run_all
 from metaplugin.commands.networks import configured
 from metaplugin.commands.outer import parse_outer_config
-from metaplugin.commands.ports import Caller, Node, Request, SandboxNetwork
-from metaplugin.commands.release import release
+from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.commands.release import finish_record, is_given_up, run_calls
 from metaplugin.wire.container import DamagedRecord, record_file_name
-from metaplugin.wire.frames import NetnsState
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +62,7 @@ async def _finish_hot_plugged(
     for stored in sorted(others, key=lambda stored: stored.record.created, reverse=True):
         following -= len(stored.calls)
         try:
-            await finish_record(stored, request, caller, deadline, following=following)
+            await _finish(stored, request, caller, node, deadline, following=following)
         except CNIError as exc:
             errors.append(exc)
     for name in await node.records.damaged(request.sandbox.container_id):
@@ -91,99 +83,59 @@ async def _delete_own(request: Request, caller: Caller, node: Node, deadline: De
         await _delete_damaged(name, request, caller, node, deadline)
         return
     if stored:
-        await finish_record(stored, request, caller, deadline)
+        await _finish(stored, request, caller, node, deadline)
         await node.status.withdraw(stored.record)
     elif not await node.records.is_forgotten(name):
-        await _delete_unknown(request, caller, node, deadline)
+        await _delete_unknown(name, request, caller, node, deadline)
 
 
-async def finish_record(
+async def _finish(
     stored: StoredRecord,
     request: Request,
     caller: Caller,
+    node: Node,
     deadline: Deadline,
     *,
     following: int = 0,
 ) -> None:
-    """Run a record's DEL calls and put a tombstone in its place, time left for the `following`
-    calls of other records; raise CNIError with the record kept."""
-    record = stored.record
-    netns = await present_netns(record.sandbox, request.sandbox, caller)
-    calls = [call.in_netns(netns) for call in stored.calls]
-    network = _network_of(record, request, caller)
-    errors = await release(
-        record.attachments, calls, caller, network, deadline, following=following
-    )
-    if errors:
-        raise join_errors(errors)
-    await caller.records.forget(record.file_name)
+    """Finish a record; where it has been given up the runtime has nothing more to wait for."""
+    try:
+        await finish_record(stored, request, caller, node, deadline, following=following)
+    except CNIError as exc:
+        if not is_given_up(exc):
+            raise
 
 
-async def release_attachments(
-    record: Record,
-    released: Sequence[MadeAttachment],
-    request: Request,
-    caller: Caller,
-    deadline: Deadline,
-) -> Record:
-    """Run the DEL calls of some of a record's attachments, and return the record without them,
-    which is still to be written; raise CNIError."""
-    netns = await present_netns(record.sandbox, request.sandbox, caller)
-    calls = [
-        call.in_netns(netns)
-        for made in reversed(released)
-        for call in del_calls(made.planned, record.sandbox, made.own)
-    ]
-    network = _network_of(record, request, caller)
-    if errors := await release(released, calls, caller, network, deadline):
-        raise join_errors(errors)
-    left = tuple(made for made in record.attachments if made not in released)
-    routes = record.default_routes
-    if routes and routes.ifname in [made.planned.ifname for made in released]:
-        routes = None  # they went with the interface
-    return replace(record, attachments=left, default_routes=routes)
-
-
-def deletion(record: Record) -> Request:
-    """Return the DEL that the runtime would have sent, without a namespace's path."""
-    args = CmdArgs(
-        command=Command.DEL, container_id=record.sandbox.container_id, ifname=record.ifname
-    )
-    sandbox = Sandbox(container_id=record.sandbox.container_id, netns="")
-    return Request(args=args, stdin=b"", sandbox=sandbox, runtime=record.runtime)
-
-
-async def present_netns(recorded: Sandbox, given: Sandbox, caller: Caller) -> str:
-    """Return the path of the record's namespace, "" when it is gone: the runtime may give an empty
-    path, and at the old path there may be another container's namespace by now."""
-    if given.netns and recorded.is_at(given.device, given.inode):
-        return given.netns
-    stated = await caller.locks.stat_netns(recorded.netns)
-    alive = stated.state == NetnsState.VALID and recorded.is_at(stated.device, stated.inode)
-    return recorded.netns if alive else ""
-
-
-def _network_of(record: Record, request: Request, caller: Caller) -> SandboxNetwork | None:
-    """Return what looks into the record's sandbox: what came with the request, if that is it."""
-    given = request.sandbox
-    is_given = given.netns and record.sandbox.is_at(given.device, given.inode)
-    return caller.network if is_given else None
-
-
-async def _run(calls: Sequence[PluginCall], caller: Caller, deadline: Deadline) -> None:
-    if errors := await run_all(caller, calls, deadline):
-        raise join_errors(errors)
-
-
-async def _delete_unknown(request: Request, caller: Caller, node: Node, deadline: Deadline) -> None:
+async def _delete_unknown(
+    name: str, request: Request, caller: Caller, node: Node, deadline: Deadline
+) -> None:
     """Run the DELs that a plan of now would have; what can't be planned any more is nothing to
-    release."""
+    release.
+
+    Since nothing says that there ever was an ADD, they may fail for ever: since when is remembered
+    for as long as the process lives.
+    """
     try:
         calls, _ = await _rebuilt_calls(request, caller, node)
     except CNIError as exc:
         log.info("nothing known to delete", extra={"error": exc.msg})
         return
-    await _run(calls, caller, deadline)
+    try:
+        await run_calls(calls, caller, deadline)
+    except CNIError as exc:
+        since = node.failing.setdefault(name, time.monotonic())
+        limit = deadline.limits.give_up
+        if not limit or time.monotonic() - since < limit or await _are_inside(calls, caller):
+            raise
+        log.error("never added as far as known, and given up", extra={"error": exc.msg})
+        await caller.records.forget(name)
+    node.failing.pop(name, None)
+
+
+async def _are_inside(calls: Sequence[PluginCall], caller: Caller) -> bool:
+    """Say whether one of these calls' interfaces is in the request's namespace, if there is one."""
+    names = await caller.network.interface_names() if caller.network else ()
+    return not {call.ifname for call in calls}.isdisjoint(names)
 
 
 async def _delete_damaged(
@@ -198,7 +150,7 @@ async def _delete_damaged(
             f"the record {name} is damaged, and what it held can't be rebuilt: {exc.msg}",
             details=_DAMAGED_DETAILS,
         ) from exc
-    await _run(calls, caller, deadline)
+    await run_calls(calls, caller, deadline)
     if unknown:
         raise TryAgainLater(
             f"the record {name} is damaged, and with it is lost which device networks "
@@ -228,7 +180,7 @@ async def _delete_damaged_plug(
             details=_DAMAGED_DETAILS,
         )
     calls = [call for planned in plugged for call in del_calls(planned, request.sandbox, None)]
-    await _run(calls, caller, deadline)
+    await run_calls(calls, caller, deadline)
     await caller.records.forget(name)
 
 

@@ -27,8 +27,8 @@ from metaplugin.attachments.runtime_conf import PodReference, pod_reference
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, TryAgainLater
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import deletion, release_attachments
 from metaplugin.commands.ports import Caller, Kubelet, Node, Request
+from metaplugin.commands.release import deletion, release_attachments
 from metaplugin.wire.container import DamagedRecord, record_file_name
 from metaplugin.wire.frames import NetnsState
 
@@ -175,6 +175,8 @@ async def _require_given_up(
 ) -> None:
     """Raise TryAgainLater where the other sandbox is alive, and the kubelet doesn't say that the
     device is its pod's no longer."""
+    if other.given_up:
+        return  # its runtime has deleted the sandbox, and the device was in it no longer
     stated = await caller.locks.stat_netns(other.sandbox.netns)
     if stated.state != NetnsState.UNREADABLE and not (
         stated.state == NetnsState.VALID and other.sandbox.is_at(stated.device, stated.inode)
@@ -223,8 +225,15 @@ async def _release(
     deadline: Deadline,
 ) -> None:
     """Release the attachments of these devices alone, so that an error of the kubelet's costs a pod
-    that lives nothing else; the record goes on without them."""
-    left = await release_attachments(other, held, deletion(other), caller, deadline)
+    that lives nothing else; the record goes on without them. Where they can't be released and the
+    record has been given up they are this pod's all the same: no later DEL may reach them."""
+    try:
+        left = await release_attachments(other, held, deletion(other), caller, deadline)
+    except CNIError as exc:
+        if not other.given_up:
+            raise
+        log.error("never released", extra={"devices": _shown(held), "error": exc.msg})
+        left = other.without([other.attachments.index(made) for made in held])
     for made in held:
         await node.device_info.remove(device_info_name(other.file_name, made.planned.ifname))
     if left.attachments:

@@ -22,6 +22,7 @@ from metaplugin.commands.networks import configured, default_networks
 from metaplugin.commands.outer import OuterConfig, parse_outer_config
 from metaplugin.commands.ports import Caller, Node, Request
 from metaplugin.commands.reap import finish_unless_busy
+from metaplugin.commands.release import is_given_up
 
 
 async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
@@ -41,7 +42,8 @@ async def collect_garbage(request: Request, caller: Caller, node: Node) -> None:
     stale = [*_plugged_into(stale, known), *stale]
     errors: list[CNIError] = []
     for stored in stale:
-        errors += await finish_unless_busy(stored, caller, node, deadline) or ()
+        failed = await finish_unless_busy(stored, caller, node, deadline) or ()
+        errors += [error for error in failed if not is_given_up(error)]
     live = [stored for stored in ours if _attachment(stored) in valid]
     if {_attachment(stored) for stored in live} == set(valid):
         kept = [stored for stored in known if stored not in stale]
@@ -95,7 +97,7 @@ async def _pass_on(
     errors: list[CNIError] = []
     for config in await _networks([*live, *stale], outer, node):
         calls = gc_calls(config, _inner_attachments(config.name, kept))
-        errors += await run_all(caller, calls, deadline)
+        errors += (await run_all(caller, calls, deadline)).values()
     return errors
 
 

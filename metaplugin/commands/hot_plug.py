@@ -14,8 +14,9 @@ from metaplugin.cni.errors import CNIError, InvalidEnvironment, TryAgainLater
 from metaplugin.cni.raw import JSONObject
 from metaplugin.commands.add import add
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import delete, release_attachments
+from metaplugin.commands.delete import delete
 from metaplugin.commands.ports import Caller, Node, Request
+from metaplugin.commands.release import release_attachments
 from metaplugin.wire.container import record_file_name
 
 

@@ -26,6 +26,7 @@ from metaplugin.cni.errors import (
     DelegateError,
     InvalidNetworkConfig,
     PluginNotAvailable,
+    ReportedError,
     TryAgainLater,
 )
 from metaplugin.cni.result import Result, parse_result, restored
@@ -40,17 +41,22 @@ from metaplugin.commands.versions import (
 from metaplugin.wire.frames import MAX_STREAM, Executed, Outcome
 
 
-class NeverRan(CNIError):
-    """A list's plugin could not be started, or speaks no version in which to run it: there is
-    nothing of it to undo.
+class PluginFailed(CNIError):
+    """A list's plugin failed; `place` is its place in the list."""
 
-    `position` is its place in the list.
-    """
-
-    def __init__(self, error: CNIError, position: int) -> None:
+    def __init__(self, error: CNIError, place: int) -> None:
         super().__init__(error.msg, details=error.details)
         self.code = error.code
-        self.position = position
+        self.place = place
+
+
+class NeverRan(PluginFailed):
+    """A plugin could not be started, or speaks no version in which to run it: there is nothing of
+    it to undo."""
+
+
+class Refused(PluginFailed):
+    """A plugin ran, and said itself what is wrong."""
 
 
 class VersionKeeper(Protocol):
@@ -109,6 +115,8 @@ async def add_network_list(
             raise_for_failure(call, executed, allowed)
         except PluginNotAvailable as exc:
             raise NeverRan(exc, place) from exc
+        except ReportedError as exc:
+            raise Refused(exc, place) from exc
         result = _result(attachment, place, call, executed, result)
     if result is None:
         raise InvalidNetworkConfig(f"network {attachment.name}: its configuration has no plugins")
@@ -199,26 +207,20 @@ async def _run(caller: Caller, call: PluginCall, allowed: Allowance) -> None:
 
 
 async def run_all(
-    caller: Caller, calls: Iterable[PluginCall], deadline: Deadline
-) -> list[CNIError]:
-    """Run calls past every failure and return the failures (GC: CNI section 4)."""
-    return [error for _, error in await try_all(caller, calls, deadline)]
-
-
-async def try_all(
     caller: Caller, calls: Iterable[PluginCall], deadline: Deadline, *, following: int = 0
-) -> list[tuple[PluginCall, CNIError]]:
-    """Run calls past every failure and return those that failed (DEL: CNI section 4), time left for
-    the `following` ones that come after them."""
-    failed: list[tuple[PluginCall, CNIError]] = []
+) -> dict[int, CNIError]:
+    """Run calls past every failure and return the failures by the calls' positions (DEL, GC: CNI
+    section 4), time left for the `following` ones that come after them."""
+    errors: dict[int, CNIError] = {}
     calls = list(calls)
-    for left, call in zip(reversed(range(len(calls))), calls, strict=True):
+    for position, call in enumerate(calls):
+        left = len(calls) - 1 - position
         try:
             allowed = deadline.for_rollback(_where(call), following=left + following)
             await _run(caller, call, allowed)
         except CNIError as exc:
-            failed.append((call, exc))
-    return failed
+            errors[position] = exc
+    return errors
 
 
 def raise_for_failure(call: PluginCall, executed: Executed, allowed: Allowance) -> None:
@@ -271,7 +273,7 @@ def _delegate_error(where: str, executed: Executed) -> DelegateError:
             details=_excerpt(executed.stderr or executed.stdout),
         )
     details = reported.get("details")
-    return DelegateError(
+    return ReportedError(
         f"{where}: {message}", code=code, details=details if isinstance(details, str) else ""
     )
 

@@ -305,6 +305,9 @@ class PodEvents(Protocol):
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         """Tell why a pod was not attached, or not released."""
 
+    def given_up(self, record: Record) -> None:
+        """Tell that a pod goes though what the record names could not be released."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
@@ -316,6 +319,7 @@ class Deadlines:
     facts: float = 25
     readiness: float = 45
     status: float = 7  # whoever asks for it asks every few seconds; the shim may have waited before
+    give_up: float = 120  # of failing, before a DEL is the clean-up's alone; 0: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,3 +359,4 @@ class Node:
     kubelet: Kubelet | None = None
     claims: Claims | None = None
     told: set[str] = field(default_factory=set)  # what an operator need not be told again
+    failing: dict[str, float] = field(default_factory=dict)  # DELs without a record: since when

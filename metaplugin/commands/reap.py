@@ -8,8 +8,8 @@ import time
 from metaplugin.attachments.record import Record, StoredRecord
 from metaplugin.cni.errors import CNIError
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.delete import deletion, finish_record
 from metaplugin.commands.ports import Caller, Node
+from metaplugin.commands.release import deletion, finish_record
 from metaplugin.wire.container import DamagedRecord
 from metaplugin.wire.frames import NetnsState
 
@@ -25,7 +25,9 @@ async def reap(caller: Caller, node: Node) -> int:
     What fails is logged and stays for the next time. Raise CallerGone.
     """
     released = 0
-    for stored in await node.records.read_all():
+    stored_records = await node.records.read_all()
+    # What has failed for long, and may hang, keeps nothing else from being released.
+    for stored in sorted(stored_records, key=lambda stored: stored.record.given_up):
         if await _is_left_over(stored.record, caller):
             deadline = Deadline.start(node.settings.deadlines)
             errors = await finish_unless_busy(stored, caller, node, deadline)
@@ -50,7 +52,7 @@ async def finish_unless_busy(
         present = await node.records.read(record.file_name)
         if present is None or present.record.generation != record.generation:
             return None
-        await finish_record(present, deletion(record), caller, deadline)
+        await finish_record(present, deletion(record), caller, node, deadline)
         await node.status.withdraw(record)
     except CNIError as exc:
         return [exc]
@@ -62,6 +64,8 @@ async def finish_unless_busy(
 
 
 async def _is_left_over(record: Record, caller: Caller) -> bool:
+    if record.given_up:
+        return True
     stated = await caller.locks.stat_netns(record.sandbox.netns)
     if stated.state == NetnsState.UNREADABLE:
         return False

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from metaplugin.attachments.record import Record, encode_record
-from metaplugin.cni.errors import CNIError
+from metaplugin.attachments.record import Failing, Record, Refusal, StoredRecord, encode_stored
+from metaplugin.cni.errors import CNIError, join_errors
 from metaplugin.cni.result import Result
 from metaplugin.commands.deadline import Deadline
-from metaplugin.commands.libcni import NeverRan
+from metaplugin.commands.libcni import NeverRan, Refused, run_all
 from metaplugin.commands.ports import Caller, CallerGone
-from metaplugin.commands.release import release
+from metaplugin.commands.release import (
+    interfaces_inside,
+    released_positions,
+    without_refused,
+)
 
 log = logging.getLogger(__name__)
+
+_DONE = "a plugin refused its DEL as well, which counts as done: nothing of it is there"
 
 
 @dataclass(slots=True)
@@ -39,7 +46,8 @@ async def undone_on_failure(
     """Undo the attempt when the block fails, then let the failure go on.
 
     Where a DEL fails too, the record stays, with the results so far, for the runtime's own DEL.
-    With the caller gone nothing can be undone now: the record stays as it is.
+    A plugin that refuses its DEL and has made nothing counts as undone, and the failure's details
+    say so. With the caller gone nothing can be undone now: the record stays as it is.
     """
     attempt = Attempt(record)
     try:
@@ -47,7 +55,13 @@ async def undone_on_failure(
     except CallerGone:
         raise
     except NeverRan as exc:
-        await _undo(attempt, caller, deadline, never_ran=exc.position)
+        await _undo(attempt, caller, deadline, never_ran=exc.place)
+        raise
+    except Refused as exc:
+        refusal = Refusal(place=exc.place, code=exc.code, msg=exc.msg)
+        attempt.record = attempt.record.with_refusal(attempt.tried - 1, refusal)
+        if await _undo(attempt, caller, deadline):
+            exc.details = "; ".join(filter(None, (exc.details, _DONE)))
         raise
     except BaseException:
         await _undo(attempt, caller, deadline)
@@ -56,22 +70,48 @@ async def undone_on_failure(
 
 async def _undo(
     attempt: Attempt, caller: Caller, deadline: Deadline, *, never_ran: int | None = None
-) -> None:
+) -> bool:
     """Run the DELs, but not of the last attachment's plugin that never ran; never raises, so that
-    the ADD's own error is the answer."""
+    the ADD's own error is the answer. Return whether one was refused, and is done."""
     record = attempt.reached()
-    calls = list(record.del_calls())
+    stored = StoredRecord(record=record, calls=record.del_calls())
+    places = list(range(len(stored.calls)))
     if never_ran is not None:
         last = record.attachments[-1].planned.config.plugins
-        del calls[len(last) - 1 - never_ran]
+        places = [place for place in places if place != len(last) - 1 - never_ran]
     try:
-        errors = await release(record.attachments, calls, caller, caller.network, deadline)
-        for error in errors:
-            log.error("rollback incomplete", extra={"error": error.msg, "code": error.code})
-        if errors:
-            content = encode_record(record, deadline_s=deadline.limits.delegate)
-            await caller.records.append(record.file_name, content)
-        else:
-            await caller.records.forget(record.file_name)
+        found = await run_all(caller, [stored.calls[place] for place in places], deadline)
+        failures = {places[at]: error for at, error in found.items()}
+        counting = await _counting(record, failures, caller)
+        await _keep_or_forget(stored, counting, caller, deadline)
     except (CNIError, CallerGone) as exc:
         log.error("rollback interrupted", extra={"error": str(exc)})
+        return False
+    return len(counting) < len(failures)
+
+
+async def _counting(
+    record: Record, failures: dict[int, CNIError], caller: Caller
+) -> dict[int, CNIError]:
+    if not failures:
+        return {}
+    sandbox = record.sandbox
+    inside = await interfaces_inside(record, sandbox.netns, sandbox, caller)
+    return without_refused(record, failures, inside)
+
+
+async def _keep_or_forget(
+    stored: StoredRecord, failures: dict[int, CNIError], caller: Caller, deadline: Deadline
+) -> None:
+    """Keep what could not be undone in the record, for the runtime's own DEL."""
+    record = stored.record
+    if not failures:
+        await caller.records.forget(record.file_name)
+        return
+    for error in failures.values():
+        log.error("rollback incomplete", extra={"error": error.msg, "code": error.code})
+    left = stored.without(released_positions(record, failures))
+    failing = Failing(since=time.time(), error=join_errors(list(failures.values())).msg)
+    left = replace(left, record=replace(left.record, failing=failing))
+    content = encode_stored(left, deadline_s=deadline.limits.delegate)
+    await caller.records.append(record.file_name, content)

@@ -39,6 +39,9 @@ class Unpublished:
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         """Drop `error`: the runtime has it."""
 
+    def given_up(self, record: Record) -> None:
+        """Drop `record`: the log has it."""
+
     def told(self, kind: str, reason: str, message: str) -> None:
         """Drop `message`: the log has it."""
 

@@ -93,7 +93,8 @@ class MetricsConfig(_Section):
 
 
 class DeadlinesConfig(_Section):
-    """Seconds. The kubelet ends a request after 240; rollback is kept of the request's own."""
+    """Seconds. The kubelet ends a request after 240; rollback is kept of the request's own.
+    `giveUpSeconds` is for how long a DEL fails before its pod may go all the same; 0: for ever."""
 
     request_seconds: float = Field(default=200, gt=0, le=230)
     rollback_seconds: float = Field(default=60, gt=0)
@@ -103,6 +104,7 @@ class DeadlinesConfig(_Section):
     status_seconds: float = Field(default=7, gt=0)
     live_seconds: float = Field(default=20, gt=0)
     drain_seconds: float = Field(default=200, gt=0)
+    give_up_seconds: float = Field(default=120, ge=0)
 
 
 class PolicyConfig(_Section):
@@ -208,6 +210,7 @@ class DaemonConfig(_Section):
                 facts=deadlines.facts_seconds,
                 readiness=deadlines.readiness_seconds,
                 status=deadlines.status_seconds,
+                give_up=deadlines.give_up_seconds,
             ),
         )
 

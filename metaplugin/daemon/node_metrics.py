@@ -33,7 +33,7 @@ class RecordCensus:
             found = (await self._records.survey()).values()
         except CNIError:
             return
-        self.counts = dict.fromkeys(("complete", "incomplete", "damaged"), 0)
+        self.counts = dict.fromkeys(("complete", "incomplete", "unreleased", "damaged"), 0)
         for stored in found:
             self.counts[_record_state(stored)] += 1
 
@@ -41,6 +41,8 @@ class RecordCensus:
 def _record_state(stored: object) -> str:
     if not isinstance(stored, StoredRecord):
         return "damaged"
+    if stored.record.given_up:
+        return "unreleased"
     return "complete" if stored.record.complete else "incomplete"
 
 
@@ -51,7 +53,7 @@ def node_metrics(
     records = GaugeMetricFamily(
         "metaplugin_records",
         "Sandboxes' records on disk: complete, incomplete (an ADD that runs or was given up), "
-        "damaged.",
+        "unreleased (the DEL fails for ever, and the pod went without it), damaged.",
         labels=["state"],
     )
     for state, count in records_by_state.items():

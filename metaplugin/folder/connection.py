@@ -61,5 +61,8 @@ class FolderConnection:
     def failed(self, command: Command, pod: PodReference, error: CNIError) -> None:
         """Leave it to the log."""
 
+    def given_up(self, record: Record) -> None:
+        """Leave it to the log."""
+
     def told(self, kind: str, reason: str, message: str) -> None:
         """Leave it to the log."""

@@ -84,6 +84,10 @@ class ApiEvents:
             self._told[key] = True
             self._add(pod, "Warning", reason, message)
 
+    def given_up(self, record: Record) -> None:
+        if record.pod:
+            self._add(record.pod, "Warning", "NetworkNotReleased", _not_released(record))
+
     def unattached(self, pod: PodReference, lacking: Sequence[str]) -> None:
         """Tell that a running pod has never got these networks."""
         self._add(pod, "Warning", "NetworksNotAttached", _unattached(lacking))
@@ -180,6 +184,14 @@ class ApiEvents:
 def _event_name(involved: str) -> str:
     """Return a name that is no other event's; an object's has at most 253 characters."""
     return f"{involved[:236].rstrip('-.')}.{uuid.uuid4().hex[:16]}"
+
+
+def _not_released(record: Record) -> str:
+    error = record.failing.error if record.failing else ""
+    return (
+        f"the pod goes, but its networks could not be released: {error}. This is tried again and "
+        f"again for as long as this node has record {record.file_name}"
+    )
 
 
 def _unattached(lacking: Sequence[str]) -> str:

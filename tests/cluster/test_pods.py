@@ -124,6 +124,19 @@ def test_a_plugins_own_error_is_in_the_pods_events(site: Site) -> None:
     site.remove([broken])
 
 
+def test_a_pod_whose_plugin_fails_in_add_and_del_alike_can_be_deleted(
+    site: Site, installed: Installed
+) -> None:
+    """The macvlan plugin looks its master up in both."""
+    lost = objects.net_attach_def("lost", macvlan() | {"master": "absent0"})
+    site.apply(lost, pod("a", [{"name": "storage"}, {"name": "lost", "ips": ["10.65.0.9/24"]}]))
+    assert "plugin macvlan: Link not found" in reason(site, "a", "FailedCreatePodSandBox")
+    assert "refused its DEL as well" in reason(site, "a", "FailedAddingInterface")
+    site.delete_pods("a")
+    assert [each.records() for each in installed.metaplugins] == [[], []]
+    site.remove([lost])
+
+
 def test_pods_stop_while_the_daemon_is_away_and_start_when_it_is_back(
     site: Site, installed: Installed
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from metaplugin.attachments.record import Failing
 from metaplugin.cni.environment import Command
 from metaplugin.cni.errors import CNIError, InvalidNetworkConfig, NetworkNotFound, TryAgainLater
 from metaplugin.k8s import events
@@ -55,6 +56,16 @@ def test_each_attachment_is_told_as_users_know_it(server: ApiServer, side: Side)
         "uid": "u",
     }
     assert events[0]["source"] == {"component": "metaplugin", "host": NODE}
+
+
+def test_a_pod_that_goes_without_being_released_is_told_why(server: ApiServer, side: Side) -> None:
+    server.put(pod("a", uid="u"))
+    failing = Failing(since=1.0, error="network lan: no master", given_up=True)
+    side.call(side.connection.events.given_up, replace(record("a", "u"), failing=failing))
+    (event,) = told(server, 1)
+    assert (event["type"], event["reason"]) == ("Warning", "NetworkNotReleased")
+    assert "network lan: no master" in event["message"]
+    assert "record c-a-u@eth0" in event["message"]
 
 
 def test_what_concerns_the_node_is_told_on_it_once(server: ApiServer, side: Side) -> None:

@@ -314,6 +314,30 @@ def test_a_device_of_a_sandbox_that_is_gone_is_taken_over(node: Node, kubelet: F
     assert node.delete(new).exit_code == 0
 
 
+def test_a_device_of_a_record_that_was_given_up_is_free(
+    recorder: Node, kubelet: FakeKubelet
+) -> None:
+    """Its DEL fails for ever; it must not be run again once the device is another pod's."""
+    node = recorder
+    node.daemon_keys |= {"deadlines": {"giveUpSeconds": 1}}
+    node.restart()
+    behaviour = {"code": 88, "msg": "no such port"}
+    capabilities = {"deviceID": True}
+    stuck = noop_network(node.root, "vf", capabilities=capabilities, onDEL=behaviour)
+    define(node, "vf", stuck, VF)
+    old = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(old).exit_code == 0
+    assert node.delete(old).code == 88
+    time.sleep(1.1)
+    assert node.delete(old).exit_code == 0
+    define(node, "vf", noop_network(node.root, "vf", capabilities=capabilities), VF)
+    new = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})
+    assert node.add(new).exit_code == 0
+    assert devices(node, new.container_id) == {"net1": ADDRESSES[0]}
+    assert node.records() == [f"{new.container_id}@eth0"]
+    assert node.delete(new).exit_code == 0
+
+
 def test_a_named_device_of_a_live_pod_stays_there(node: Node, kubelet: FakeKubelet) -> None:
     """A net-attach-def without a resource lends no right to what the kubelet gave to another."""
     first = admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[0]]})

@@ -11,10 +11,13 @@ from metaplugin.attachments.calls import check_calls, in_version
 from metaplugin.attachments.devices import AssignedDevice
 from metaplugin.attachments.plan import PlannedAttachment
 from metaplugin.attachments.record import (
+    Failing,
     MadeAttachment,
     Record,
+    Refusal,
     decode_stored_record,
     encode_record,
+    encode_stored,
 )
 from metaplugin.attachments.runtime_conf import PodReference, RuntimeConf, Sandbox
 from metaplugin.cni.configuration import parse_network_config
@@ -155,6 +158,26 @@ def test_a_call_can_be_repeated_in_another_version() -> None:
 def test_a_call_can_be_moved_to_where_the_namespace_is_now() -> None:
     call = some_record().del_calls()[0].in_netns("")
     assert decode_environment(call.environment)["CNI_NETNS"] == ""
+
+
+def test_how_add_and_del_failed_comes_back() -> None:
+    record = some_record().with_refusal(1, Refusal(place=0, code=7, msg="no"))
+    record = replace(record, failing=Failing(since=2.5, error="stuck", given_up=True))
+    assert decode_stored_record(encode_record(record, deadline_s=90)).record == record
+    assert record.given_up
+
+
+def test_a_record_goes_on_without_what_has_been_released() -> None:
+    """With the calls that it has, which a later release might make otherwise."""
+    stored = decode_stored_record(encode_record(some_record(some_result()), deadline_s=90))
+    places = stored.record.del_places()
+    assert len(places) == len(stored.calls)
+    odd = tuple(replace(call, stdin=b'{"odd": 1}') for call in stored.calls)
+    left = replace(stored, calls=odd).without([0])
+    kept = decode_stored_record(encode_stored(left, deadline_s=90))
+    assert kept.record.attachments == stored.record.attachments[1:]
+    assert {call.stdin for call in kept.calls} == {b'{"odd": 1}'}
+    assert len(kept.calls) == sum(position != 0 for position, _ in places)
 
 
 @pytest.mark.parametrize("note", [b"{}", b'{"schema": 2}', b"[]", b"x"])

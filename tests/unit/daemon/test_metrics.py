@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from metaplugin.attachments.calls import PluginCall
 from metaplugin.attachments.devices import Allocation
-from metaplugin.attachments.runtime_conf import PodReference
+from metaplugin.attachments.record import Failing, Record, StoredRecord
+from metaplugin.attachments.runtime_conf import PodReference, Sandbox
 from metaplugin.cni.errors import CNIError, DelegateError, TryAgainLater
 from metaplugin.commands.ports import Caller, CallerGone
 from metaplugin.daemon.metrics import MOST_PLUGINS, Metrics
-from metaplugin.daemon.node_metrics import node_metrics
+from metaplugin.daemon.node_metrics import RecordCensus, node_metrics
 from metaplugin.k8s.state import ApiState, WatchState
+from metaplugin.wire.container import DamagedRecord
 from metaplugin.wire.frames import Executed, Outcome, Stated, encode_environment
 
 README = Path(__file__).parents[3] / "deploy" / "README.md"
@@ -220,6 +224,44 @@ def test_what_a_request_with_two_plugins_pays_is_nothing_beside_its_own_work() -
 
 WATCH = WatchState(listed=True, objects=7, heard=1700000000.5, alive=True)
 STATE = ApiState(away=True, slow=False, pods=WATCH, definitions=WATCH, statuses=2, events=3)
+
+
+class Survey:
+    """The port RecordSurvey: one record of each state."""
+
+    async def survey(self) -> dict[str, StoredRecord | DamagedRecord]:
+        failing = Failing(since=1.0, error="stuck")
+        records = [
+            record(complete=True),
+            record(complete=True, failing=failing),
+            record(),
+            record(failing=replace(failing, given_up=True)),
+        ]
+        found: dict[str, StoredRecord | DamagedRecord] = {"x": DamagedRecord("torn")}
+        for number, each in enumerate(records):
+            found[str(number)] = StoredRecord(record=each, calls=())
+        return found
+
+
+def record(**values: Any) -> Record:
+    defaults: dict[str, Any] = {
+        "generation": "g",
+        "sandbox": Sandbox(container_id="c", netns=""),
+        "ifname": "eth0",
+        "network": "n",
+        "runtime": "r",
+        "pod": None,
+        "created": 1.0,
+        "attachments": (),
+    }
+    return Record(**(defaults | values))
+
+
+def test_records_are_counted_by_what_is_to_become_of_them() -> None:
+    """One that fails, and isn't given up, is still its pod's."""
+    census = RecordCensus(Survey())
+    asyncio.run(census.refresh())
+    assert census.counts == {"complete": 2, "incomplete": 1, "unreleased": 1, "damaged": 1}
 
 
 def test_a_scrape_has_how_the_node_stands_too() -> None:
