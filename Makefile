@@ -116,12 +116,15 @@ wheel: dist/.stamp
 
 WHEEL_SOURCES := $(shell find metaplugin examples deploy -name '*.[chy]*' -not -name '*.pyc')
 
+# Stamped with the time of its start: what is edited meanwhile isn't in it.
 dist/.stamp: $(VENV)/.stamp $(WHEEL_SOURCES) README.md
 	rm -rf dist
+	mkdir dist
+	touch dist/.started
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true PIP_CONSTRAINT=constraints.txt \
 		$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	$(BIN)/pip download --quiet --disable-pip-version-check -c constraints.txt -d build/wheels dist/*.whl
-	touch $@
+	mv dist/.started $@
 
 # What deploy/Containerfile copies, and what the archive is made of.
 .PHONY: image image-root

@@ -61,7 +61,15 @@ NETWORKS = Resource(
     "/apis/k8s.cni.cncf.io/v1",
     _METADATA,
 )
-RESOURCES = (PODS, EVENTS, NETWORKS)
+_DRA = ("resource.k8s.io/v1", "/apis/resource.k8s.io/v1")
+CLAIMS = Resource("resourceclaims", "ResourceClaim", *_DRA, _METADATA)
+SLICES = Resource(  # of no namespace; here they have one, which a list of all doesn't show
+    "resourceslices",
+    "ResourceSlice",
+    *_DRA,
+    ("metadata.name", "spec.driver", "spec.nodeName"),
+)
+RESOURCES = (PODS, EVENTS, NETWORKS, CLAIMS, SLICES)
 
 
 def resource_of(kind: str) -> Resource:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kubelet.podresources import FakeKubelet
 from tests.system.node import Node, bridge_network, macvlan_network, new_root, noop_network
 
 
@@ -54,6 +55,17 @@ def recording_node() -> Iterator[Node]:
     yield node
     sys.stdout.write(node.log.read_text())
     node.close()
+
+
+@pytest.fixture
+def kubelet() -> Iterator[FakeKubelet]:
+    folder = new_root()
+    with FakeKubelet(folder) as fake:
+        fake.limited = False
+        yield fake
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if not path.is_dir() else path.rmdir()
+    folder.rmdir()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from typing import Any
 
 import yaml
 
+from tests.kubelet.podresources import FakeKubelet
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIM = Path(os.environ.get("METAPLUGIN_SHIM", REPOSITORY / "build" / "metaplugin-shim"))
 NOOP = REPOSITORY / "tests" / "plugins" / "noop.py"
@@ -125,6 +127,12 @@ class Node:
             "logLevel": "debug",
         } | self.daemon_keys
         (self.root / "daemon.yaml").write_text(yaml.safe_dump(config))
+
+    def use(self, kubelet: FakeKubelet) -> None:
+        """Have the daemon ask it, from its next start on."""
+        socket, checkpoint = str(kubelet.socket), str(kubelet.checkpoint)
+        keys = {"socket": socket, "checkpoint": checkpoint, "timeoutSeconds": 2}
+        self.daemon_keys |= {"kubelet": keys}
 
     def start(self) -> None:
         self.write_config()

@@ -41,35 +41,14 @@ def sysfs() -> Iterator[FakeSysfs]:
 
 
 @pytest.fixture
-def kubelet() -> Iterator[FakeKubelet]:
-    folder = new_root()
-    with FakeKubelet(folder) as fake:
-        fake.limited = False
-        yield fake
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.unlink() if not path.is_dir() else path.rmdir()
-    folder.rmdir()
-
-
-def use(node: Node, kubelet: FakeKubelet) -> Node:
-    node.daemon_keys |= {
-        "kubelet": {
-            "socket": str(kubelet.socket),
-            "checkpoint": str(kubelet.checkpoint),
-            "timeoutSeconds": 2,
-        },
-    }
-    return node
-
-
-@pytest.fixture
 def node(sysfs: FakeSysfs, kubelet: FakeKubelet, idle_node: Node) -> Node:
     """A node of real plugins: `vf` and `fast` move devices into pods."""
     ipam = host_local(idle_node.root, "10.95.0.0/24")
     plugin = {"type": "host-device", "capabilities": {"deviceID": True}, "ipam": ipam}
     for name, resource in (("vf", VF), ("fast", FAST)):
         define(idle_node, name, {"cniVersion": "1.0.0", "plugins": [plugin]}, resource)
-    use(idle_node, kubelet).start()
+    idle_node.use(kubelet)
+    idle_node.start()
     return idle_node
 
 
@@ -82,7 +61,8 @@ def recorder(kubelet: FakeKubelet) -> Iterator[Node]:
     capabilities = {"deviceID": True, "CNIDeviceInfoFile": True}
     for name, resource in (("vf", VF), ("fast", FAST)):
         define(node, name, noop_network(root, name, capabilities=capabilities), resource)
-    use(node, kubelet).start()
+    node.use(kubelet)
+    node.start()
     yield node
     sys.stdout.write(node.log.read_text())
     node.close()
@@ -544,7 +524,8 @@ def test_the_default_network_and_those_of_every_pod_get_devices_too(kubelet: Fak
         define(node, name, noop_network(root, name), VF)
     node.daemon_keys |= {"clusterNetwork": "default/first", "defaultNetworks": ["default/always"]}
     try:
-        use(node, kubelet).start()
+        node.use(kubelet)
+        node.start()
         pod = admit(kubelet, node.pod("own"), app={VF: ADDRESSES[:3]})
         assert node.add(pod).exit_code == 0
         expected = dict(zip(["eth0", "net1", "net2"], ADDRESSES, strict=False))
@@ -683,6 +664,22 @@ def nothing_is_left_of(node: Node, pod: Pod) -> bool:
     return (node.pod_links(pod), mine) == (set(), [])
 
 
+def with_another_sandbox(pod: Pod) -> None:
+    """Put a new namespace and container id in place of a failed attempt's, as runtimes do. The
+    kernel gives a namespace's functions back to the node as it goes; it would take our veths along.
+    """
+    for link in ip_json("-d", "link", "show", namespace=pod.netns.name):
+        if link.get("ifalias") or link["ifname"].startswith("pf0v"):
+            name = link.get("ifalias") or link["ifname"]
+            given_back = ["ip", "-n", pod.netns.name, "link", "set", link["ifname"], "down"]
+            subprocess.run(given_back, check=True)
+            given_back[-1:] = ["name", name, "netns", "1"]
+            subprocess.run(given_back, check=True)
+    subprocess.run(["ip", "netns", "del", pod.netns.name], check=True)
+    subprocess.run(["ip", "netns", "add", pod.netns.name], check=True)
+    pod.container_id = os.urandom(32).hex()
+
+
 def until_done(node: Node, call: Callable[[], Reply]) -> None:
     """Repeat a call as the kubelet does."""
     replies = []
@@ -708,10 +705,10 @@ def test_devices_change_hands_while_daemons_die(node: Node, kubelet: FakeKubelet
             owners.append(admit(kubelet, node.pod("vf"), app={VF: [ADDRESSES[number - turn]]}))
 
         def attach(pod: Pod) -> Reply:
-            pod.container_id = os.urandom(32).hex()  # as a runtime's for each attempt
             reply = node.add(pod)
             if reply.exit_code:
                 until_done(node, lambda: node.delete(pod))
+                with_another_sandbox(pod)
             return reply
 
         with ThreadPoolExecutor(8) as pool:

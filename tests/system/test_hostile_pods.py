@@ -27,6 +27,7 @@ REFUSALS = {
     4,
     6,
     7,
+    11,  # an element asks for a device, and there is no kubelet
     50,
 }  # never 100 and on: no delegate fails here, and no defect is asked for
 PARTS = (

@@ -15,6 +15,8 @@ import pytest
 
 from tests.apiserver.faults import Answer, Silence, Slow, on
 from tests.apiserver.server import ApiServer
+from tests.kubelet.podresources import Claimed, FakeKubelet
+from tests.kubelet.podresources import Pod as Given
 from tests.manifests.documents import granted
 from tests.system.node import Node, Pod, new_root, noop_network
 from tests.system.test_daemon import begin, end, wait_for_calls
@@ -149,7 +151,34 @@ def test_no_request_lies_before_the_first_delegate_and_one_patch_after_the_last(
     assert server.tally() == after
 
 
-def test_the_role_allows_what_is_called_and_nothing_else(node: Node, server: ApiServer) -> None:
+def claim(server: ApiServer, kubelet: FakeKubelet, pod: Pod, device: str) -> None:
+    """Allocate a device to a pod by a ResourceClaim, as scheduler, driver and kubelet do."""
+    claimed = Claimed(claim="nic", driver="d.example", pool=NODE, device="vf-0")
+    names = {"driver": claimed.driver, "pool": claimed.pool, "device": claimed.device}
+    create(server, pod, json.dumps([{"name": "lan-of-devices", "claim": "nic"}]))
+    made = server.get("Pod", pod.namespace, pod.name)
+    made["spec"]["resourceClaims"] = [{"name": "nic", "resourceClaimName": "nic"}]
+    server.put(made)
+    status = {
+        "allocation": {"devices": {"results": [{**names, "request": "r"}]}},
+        "reservedFor": [{"resource": "pods", "name": pod.name, "uid": pod.uid}],
+    }
+    server.put({"kind": "ResourceClaim", "metadata": {"name": "nic"}, "status": status})
+    attributes = {"k8s.cni.cncf.io/deviceID": {"string": device}}
+    spec = {
+        "driver": claimed.driver,
+        "nodeName": NODE,
+        "pool": {"name": NODE, "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": claimed.device, "attributes": attributes}],
+    }
+    server.put({"kind": "ResourceSlice", "metadata": {"name": "s"}, "spec": spec})
+    given = Given(uid=pod.uid, claims={"app": [claimed]})
+    kubelet.admit(pod.namespace, pod.name, given)
+
+
+def test_the_role_allows_what_is_called_and_nothing_else(
+    node: Node, server: ApiServer, kubelet: FakeKubelet
+) -> None:
     """Both directions, over a life with everything in it: deploy/base/rbac.yaml is the least."""
     pod, failing, late = (
         node.pod(None, uid="u"),
@@ -167,10 +196,17 @@ def test_the_role_allows_what_is_called_and_nothing_else(node: Node, server: Api
     assert node.add(late).exit_code == 0
     server.wait_for(lambda: server.count("create", "events") == 5)
     assert node.delete(late).exit_code == 0
+    capability = {"capabilities": {"deviceID": True}}
+    define(server, "lan-of-devices", network(node.root, "x", "10.1.1.5/24", **capability))
+    node.use(kubelet)
     node.restart()
     server.wait_for(lambda: server.count("list", "pods") == 2)
     assert node.call("STATUS", None, stdin=node.stdin(None, "1.1.0")).exit_code == 0
     assert node.delete(pod).exit_code == 0
+    claiming = node.pod(None, uid="x")
+    claim(server, kubelet, claiming, "0000:3b:02.0")
+    assert node.add(claiming).exit_code == 0
+    assert json.loads(node.noop_calls()[-1]["stdin"])["deviceID"] == "0000:3b:02.0"
     called = {
         (request.verb, request.target.resource.group, request.resource)
         for request in server.requests
