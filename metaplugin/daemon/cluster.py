@@ -106,6 +106,12 @@ def cluster_side(config: DaemonConfig, database: StateDatabase, disk: Executor) 
     return NoCluster()
 
 
+_OUTSIDE_PODS = (
+    "outside a pod, kubernetes.kubeconfig names them; for the runtime that the installer puts on "
+    "the node, installation.fallbackKubeconfig"
+)
+
+
 def _api_connection(
     kubernetes: KubernetesConfig, database: StateDatabase, live_s: float
 ) -> ApiConnection:
@@ -124,4 +130,5 @@ def _api_connection(
             live_s=live_s,
         )
     except ApiUnconfigured as exc:
-        raise ConfigurationError(f"kubernetes: no usable credentials: {exc}") from exc
+        hint = "" if kubernetes.kubeconfig else f"; {_OUTSIDE_PODS}"
+        raise ConfigurationError(f"kubernetes: no usable credentials: {exc}{hint}") from exc

@@ -106,6 +106,18 @@ def test_a_kubeconfig_that_is_none_keeps_the_daemon_from_starting(
     assert "kubernetes: no usable credentials" in finished.stderr
 
 
+def test_outside_a_pod_the_error_says_where_a_kubeconfig_is_named(
+    idle_cluster_node: ClusterNode,
+) -> None:
+    node = idle_cluster_node.node
+    node.daemon_keys["kubernetes"] = {"nodeName": "n"}
+    node.write_config()
+    finished = node.run_daemon(node.root / "daemon.yaml")
+    assert finished.returncode == 1
+    assert "Service host/port is not set" in finished.stderr
+    assert "the node, installation.fallbackKubeconfig" in finished.stderr
+
+
 @pytest.mark.parametrize("delegates", [True, False])
 def test_without_a_cluster_the_delegates_are_all_there_is(
     idle_cluster_node: ClusterNode, delegates: bool
