@@ -118,7 +118,7 @@ WHEEL_SOURCES := $(shell find metaplugin examples deploy -name '*.[chy]*' -not -
 
 # Stamped with the time of its start: what is edited meanwhile isn't in it.
 dist/.stamp: $(VENV)/.stamp $(WHEEL_SOURCES) README.md
-	rm -rf dist
+	rm -rf dist build/wheels
 	mkdir dist
 	touch dist/.started
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true PIP_CONSTRAINT=constraints.txt \
