@@ -11,14 +11,14 @@ from tests.cluster.deployed import deployed_site
 from tests.cluster.metaplugin import Installed, installed_by_hand
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A test leaves it as it was: running, without pods."""
     with installed_by_hand(tmp_path_factory.mktemp("site"), nodes=2) as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """A test leaves it as it was: running, without pods of namespace `default`."""
     with deployed_site(tmp_path_factory.mktemp("deployed")) as started:
