@@ -42,7 +42,7 @@ def extra_networks() -> list[JSONObject]:
     }
     return [
         objects.net_attach_def("lan", lan),
-        objects.net_attach_def("storage", bridge("storage", "10.66.0.0/16")),
+        objects.net_attach_def("storage", bridge("crowd", "10.69.0.0/16")),
     ]
 
 

@@ -198,6 +198,7 @@ def test_another_pods_claim_is_refused(
 ) -> None:
     earlier = PodReference(namespace="default", name="p", uid="earlier")
     assert "UID earlier" in refusal(side, earlier, claimed("vf-0"))
+    assert resolved(side, reference, claimed("vf-0"))  # nothing is on its way any more
     cluster.admin.patch(f"{CLAIMS}/p-mine-x/status", {"status": {"reservedFor": None}})
     message = refusal(side, reference, claimed("vf-0"))
     assert "ResourceClaim default/p-mine-x is not reserved for pod default/p" in message
