@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -394,7 +395,8 @@ def describe(node: Node, resource: str, device: str, content: str | dict[str, An
 def test_device_information_reaches_plugin_and_status_and_goes_with_the_pod(
     recorder: Node, kubelet: FakeKubelet, daemon: str
 ) -> None:
-    """DEV-1 to DEV-8: from the device plugin's file, by CNIDeviceInfoFile, to device-info."""
+    """DEV-1 to DEV-8: from the device plugin's file, by CNIDeviceInfoFile, to device-info; the
+    folder is made, for everybody to read."""
     node = recorder
     describe(node, VF, ADDRESSES[0], INFO)
     pod = admit(kubelet, node.pod("vf, vf"), app={VF: ADDRESSES[:2]})
@@ -404,6 +406,7 @@ def test_device_information_reaches_plugin_and_status_and_goes_with_the_pod(
     names = [f"{pod.container_id}@eth0:net{n}" for n in (1, 2)]
     assert paths == [str(node.root / "devinfo" / "cni" / name) for name in names]
     assert node.entries("devinfo", "cni") == names[:1]  # of the second nothing is known
+    assert stat.S_IMODE((node.root / "devinfo" / "cni").stat().st_mode) == 0o755
     assert [entry.get("device-info") for entry in node.status(pod)] == [None, INFO, None]
     if daemon == "away":
         node.kill()
