@@ -38,8 +38,8 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/churn"
 
 
 def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
-    """Power is lost while pods come and go; then state.db with it; then once more, at the moment
-    when the fallback has attached the first pod after that."""
+    """MULTUS-26, MULTUS-30: power is lost while pods come and go; then state.db with it; then once
+    more, at the moment when the fallback has attached the first pod after that."""
     with deployed_site(tmp_path, address=API) as deployed:
         site, [metaplugin] = deployed.site, deployed.metaplugins
         site.apply(CONTROL, STORAGE, LAN, deployment("churn", 4, "lan"))

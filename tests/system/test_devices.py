@@ -178,7 +178,7 @@ def test_another_pods_device_is_nobodys_to_name(node: Node, kubelet: FakeKubelet
 def test_without_a_kubelet_nothing_is_half_attached(
     node: Node, kubelet: FakeKubelet, kind: str
 ) -> None:
-    """ROB: the kubelet restarts; a retry, with another container id, then succeeds."""
+    """CNI-ERR-8: the kubelet restarts; a retry, with another container id, then succeeds."""
     before = node.host_links()
     pod = node.pod("vf")
     if kind == "late":
