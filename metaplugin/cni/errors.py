@@ -47,10 +47,6 @@ class IncompatibleVersion(CNIError):
     CODE = ErrorCode.INCOMPATIBLE_VERSION
 
 
-class UnsupportedField(CNIError):
-    CODE = ErrorCode.UNSUPPORTED_FIELD
-
-
 class UnknownContainer(CNIError):
     CODE = ErrorCode.UNKNOWN_CONTAINER
 
@@ -85,10 +81,6 @@ class ClusterAway(TryAgainLater):
 
 class PluginNotAvailable(CNIError):
     CODE = ErrorCode.PLUGIN_NOT_AVAILABLE
-
-
-class LimitedConnectivity(CNIError):
-    CODE = ErrorCode.LIMITED_CONNECTIVITY
 
 
 class DelegateError(CNIError):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import random
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -35,6 +33,7 @@ from tests.apiserver.resources import ApiError, JSONObject, Target, resource_of
 from tests.apiserver.store import Store, encode
 from tests.apiserver.watches import End, Item, Watch, error_of
 from tests.apiserver.wire import LINE_LIMIT, Connection, Request
+from tests.controlplane.cluster import free_port
 
 BOOKMARK_S = 60.0  # a real server's period
 START_S = 10.0  # for the thread to listen, or to end
@@ -249,7 +248,7 @@ class ApiServer:
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             self._listener = await asyncio.start_server(
                 self._accept, "127.0.0.1", self.port, limit=LINE_LIMIT, backlog=256
             )
@@ -361,16 +360,6 @@ class ApiServer:
     def _bookmark(self, watch: Watch) -> None:
         with self._changed:
             watch.tell_bookmark(self.api.store.version)
-
-
-def _free_port() -> int:
-    """Below the kernel's range for clients: while the server is away one of those might get the
-    port, or connect to itself."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port")
 
 
 async def _send_error(connection: Connection, error: ApiError, text: str = "") -> None:

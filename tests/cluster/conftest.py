@@ -1,5 +1,5 @@
-"""Clusters for the whole run: of two nodes, metaplugin on them as installed by hand; of one, with
-the DaemonSet."""
+"""Clusters for this folder's tests: of two nodes, metaplugin on them as installed by hand; of one,
+with the DaemonSet."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.machine import until
 from tests.cluster.metaplugin import (
@@ -53,9 +54,9 @@ def follow(site: Site, script: str) -> str:
 
 
 @contextlib.contextmanager
-def bare_site(root: Path, *, nodes: int = 1) -> Iterator[Site]:
+def bare_site(root: Path, **options: Any) -> Iterator[Site]:
     """A cluster whose nodes have the image, a default network, and nothing of ours installed."""
-    with running_site(root, nodes=nodes) as site:
+    with running_site(root, **options) as site:
         for node in site.nodes:
             install_plugins(node)
             install_default_network(node)
@@ -65,9 +66,9 @@ def bare_site(root: Path, *, nodes: int = 1) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
-def deployed_site(root: Path, *, nodes: int = 1) -> Iterator[Installed]:
+def deployed_site(root: Path, **options: Any) -> Iterator[Installed]:
     """A cluster with metaplugin as README.md has one apply it."""
-    with bare_site(root, nodes=nodes) as site:
+    with bare_site(root, **options) as site:
         site.kubectl("apply", "-f", str(ROOT / "crds"))
         site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
         wait_for_rollout(site)

@@ -134,8 +134,8 @@ class Machine:
         for number, wire in enumerate(self._wires):
             port = self._port(number)
             ends = ["type", "veth", "peer", "name", f"eth{number}", "netns", str(self.pid)]
-            _ip("link", "add", port, *ends)
-            _ip("link", "set", port, "master", wire, "up")
+            ip("link", "add", port, *ends)
+            ip("link", "set", port, "master", wire, "up")
             self.run("ip", "link", "set", f"eth{number}", "up")
 
     def _port(self, number: int) -> str:
@@ -197,7 +197,8 @@ class Machine:
 _ALL = ("--mount", "--net", "--pid", "--uts", "--ipc")
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """Run `ip` outside of all machines; raise CalledProcessError."""
     subprocess.run(["ip", *arguments], check=True)
 
 

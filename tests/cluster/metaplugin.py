@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,13 +71,6 @@ class Metaplugin:
             "logLevel": "debug",
         } | self._keys
         self.node.machine.write(f"{folder}/daemon.yaml", yaml.safe_dump(keys))
-
-    def install_fallback(self) -> None:
-        """Have the shim start metaplugin where no daemon answers."""
-        program = "/opt/metaplugin/bin/metaplugin"
-        self.node.machine.write(program, f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n', 0o755)
-        conf = f"fallback={program}\nadd_wait_ms=500\ndel_wait_ms=500\n"
-        self.node.machine.write(f"{PLUGINS}/metaplugin.conf", conf, 0o600)
 
     def start(self) -> None:
         self.node.machine.path(SOCKET).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -199,7 +198,3 @@ class Node:
         """Return the names in a folder of the machine, [] where there is none."""
         path = self.machine.path(folder)
         return sorted(each.name for each in path.iterdir()) if path.is_dir() else []
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.machine import Machine, until
-from tests.cluster.node import Node, ip
+from tests.cluster.machine import Machine, ip, until
+from tests.cluster.node import Node
 from tests.controlplane.assets import program
 from tests.controlplane.client import ApiError, Client, JSONObject, path_of
 from tests.controlplane.cluster import Cluster, Program, free_port

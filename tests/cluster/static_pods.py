@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.cluster.machine import until
-from tests.cluster.node import MANIFESTS, Node, ip
+from tests.cluster.machine import ip, until
+from tests.cluster.node import MANIFESTS, Node
 from tests.cluster.objects import pod
 from tests.cluster.site import Site
 from tests.controlplane import objects

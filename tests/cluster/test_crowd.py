@@ -31,7 +31,7 @@ def site(installed: Installed) -> Iterator[Site]:
 def test_thirty_pods_at_once_have_every_network_and_none_fails(
     site: Site, installed: Installed
 ) -> None:
-    """Issue 7, in small: `make bench-cluster` has a node's 110."""
+    """CNI-CON-1; issue 7, in small: `make bench-cluster` has a node's 110."""
     first = installed.metaplugins[0]
     started = start_pods(site, PODS, NETWORKS, node="node1")
     assert len(started.seconds) == PODS

@@ -23,10 +23,7 @@ from tests.cluster.deployed import (
     wait_for_configuration,
 )
 from tests.cluster.machine import until
-from tests.cluster.metaplugin import (
-    EXAMPLES,
-    Metaplugin,
-)
+from tests.cluster.metaplugin import EXAMPLES, Metaplugin
 from tests.cluster.node import Node
 from tests.cluster.objects import bridge, pod
 from tests.cluster.site import STATUS, Site
@@ -45,8 +42,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 def is_ready(site: Site) -> bool:
     """Say whether a pod of metaplugin is Ready."""
-    pods = site.admin.get(f"{PODS}?labelSelector=app.kubernetes.io/name=metaplugin")["items"]
-    conditions = [each for pod in pods for each in pod["status"].get("conditions", ())]
+    conditions = [each for pod in metaplugins(site) for each in pod["status"].get("conditions", ())]
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 

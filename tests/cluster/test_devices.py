@@ -121,7 +121,7 @@ def test_a_pod_has_the_devices_that_the_kubelet_gave_it(site: Site) -> None:
 
 
 def test_thirty_pods_at_once_share_no_device_and_lack_none(site: Site) -> None:
-    """All are taken then: one more pod gets those that another gives back."""
+    """DEV-2: all are taken then; one more pod gets those that another gives back."""
     site.apply(deployment("many", PODS, **wanting(2, "vf,vf")))
     site.kubectl("rollout", "status", "deployment", "many", "--timeout=120s")
     in_pods = {name: moved(site, name, "net1", "net2") for name in names_of_pods(site)}
@@ -161,6 +161,7 @@ def test_a_kubelets_restart_takes_no_device(site: Site, installed: Installed) ->
 
 
 def test_a_device_too_few_is_named_with_what_the_kubelet_gave(site: Site) -> None:
+    """DEV-2, A13.5: in the pod's own events."""
     site.apply(pod("a", **wanting(1, "vf,vf")))
     until(lambda: "FailedCreatePodSandBox" in str(site.events("a")), lambda: str(site.events("a")))
     [text] = {event for event in site.events("a") if event.startswith("FailedCreatePodSandBox")}

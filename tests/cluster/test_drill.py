@@ -4,25 +4,17 @@ fallback has to attach etcd and the API server; the DaemonSet's pod can only com
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.deployed import deployed_site
 from tests.cluster.machine import until
-from tests.cluster.metaplugin import (
-    RUN,
-    SOCKET,
-    STATE,
-    Metaplugin,
-    install_default_network,
-    install_plugins,
-)
+from tests.cluster.metaplugin import RUN, SOCKET, STATE, Metaplugin
 from tests.cluster.objects import bridge, deployment
-from tests.cluster.site import Site, running_site
+from tests.cluster.site import Site
 from tests.cluster.static_pods import (
     API,
     CONTROL,
@@ -32,7 +24,6 @@ from tests.cluster.static_pods import (
     wait_for_api,
 )
 from tests.controlplane import objects
-from tests.manifests.documents import ROOT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
@@ -47,9 +38,10 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/default/deployments/churn"
 
 
 def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
-    """Power is lost while pods come and go; then state.db with it; then once more, at the moment
-    when the fallback has attached the first pod after that."""
-    with installed_from_image(tmp_path) as (site, metaplugin):
+    """MULTUS-26, MULTUS-30: power is lost while pods come and go; then state.db with it; then once
+    more, at the moment when the fallback has attached the first pod after that."""
+    with deployed_site(tmp_path, address=API) as deployed:
+        site, [metaplugin] = deployed.site, deployed.metaplugins
         site.apply(CONTROL, STORAGE, LAN, deployment("churn", 4, "lan"))
         place(metaplugin.node, static_pod("web", "storage,storage"))
         site.wait_for_pods("web-node1", namespace="kube-system")
@@ -71,22 +63,6 @@ def test_a_control_plane_comes_back_with_its_networks(tmp_path: Path) -> None:
         metaplugin.node.start()
         require_recovery(site, metaplugin, before)
         require_nothing_else(metaplugin)
-
-
-@contextlib.contextmanager
-def installed_from_image(root: Path) -> Iterator[tuple[Site, Metaplugin]]:
-    """A cluster of one node whose runtime has the configuration that the DaemonSet's pod wrote."""
-    with running_site(root, address=API) as site:
-        [node] = site.nodes
-        install_plugins(node)
-        install_default_network(node)
-        node.import_image(ROOT / "dist" / "metaplugin-image.tar")
-        site.wait_for_nodes()
-        site.kubectl("apply", "-f", str(ROOT / "crds"))
-        site.kubectl("apply", "-k", str(ROOT / "deploy" / "base"))
-        written = node.machine.path("/etc/cni/net.d/00-metaplugin.conflist").exists
-        until(written, "the runtime's configuration", seconds=90)
-        yield site, Metaplugin(site, node)
 
 
 def churn(site: Site, metaplugin: Metaplugin) -> None:

@@ -140,6 +140,7 @@ def test_a_pod_whose_plugin_fails_in_add_and_del_alike_can_be_deleted(
 def test_pods_stop_while_the_daemon_is_away_and_start_when_it_is_back(
     site: Site, installed: Installed
 ) -> None:
+    """MULTUS-28."""
     first = installed.metaplugins[0]
     site.apply(pod("a", "storage", node="node1"))
     site.wait_for_pods("a")

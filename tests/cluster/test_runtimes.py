@@ -35,7 +35,8 @@ def test_a_pod_lives_and_dies_under_another_containerd(tmp_path: Path, version: 
 
 
 def test_a_node_that_lost_power_brings_its_pods_back_and_leaks_nothing(tmp_path: Path) -> None:
-    """Their old sandboxes' DEL has no network namespace and finds the record on the disk."""
+    """CNI-DEL-3: their old sandboxes' DEL has no network namespace and finds the record on the
+    disk."""
     with installed_by_hand(tmp_path) as installed:
         site, [metaplugin] = installed.site, installed.metaplugins
         site.apply(STORAGE, deployment("web", 3, "storage"))

@@ -61,8 +61,8 @@ def put_shim(node: Node, program: bytes) -> None:
 
 
 def test_no_pod_notices_an_update(deployed: Installed, tmp_path: Path) -> None:
-    """To another release and back; between, each shim with the other's daemon, whose protocol
-    versions are 1, and 1 to 2."""
+    """MULTUS-28: to another release and back; between, each shim with the other's daemon, whose
+    protocol versions are 1, and 1 to 2."""
     site, [node] = deployed.site, deployed.site.nodes
     ours, theirs = shim(node).read_bytes(), other_release(ARCHIVE, tmp_path / "other.tar")
     node.import_image(tmp_path / "other.tar")

@@ -50,7 +50,7 @@ def test_everything_is_put_where_it_belongs(host: Host) -> None:
 
 
 def test_the_state_is_roots_alone(host: Host) -> None:
-    """The kubelet makes a hostPath's folder for everybody to read."""
+    """ROB-8: the kubelet makes a hostPath's folder for everybody to read."""
     host.state.mkdir(parents=True)
     host.state.chmod(0o755)
     host.install()

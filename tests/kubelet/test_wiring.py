@@ -68,7 +68,10 @@ def test_grpc_is_imported_when_a_pods_devices_are_first_asked_for(
 
 
 def test_the_kubelets_usual_places_are_the_defaults(tmp_path: Path) -> None:
-    kubelet = load_config(configuration(tmp_path, "")).kubelet
+    """DEV-1: the folder of device information, too, which device plugins and others share."""
+    config = load_config(configuration(tmp_path, ""))
+    assert str(config.device_info_dir) == "/var/run/k8s.cni.cncf.io/devinfo"
+    kubelet = config.kubelet
     assert str(kubelet.socket) == "/var/lib/kubelet/pod-resources/kubelet.sock"
     assert str(kubelet.checkpoint) == (
         "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"

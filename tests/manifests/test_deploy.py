@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +23,7 @@ JSONObject = dict[str, Any]
 BASE = ROOT / "deploy" / "base"
 FOLDERS = [BASE, *sorted((ROOT / "deploy" / "overlays").iterdir())]
 STATIC_POD = ROOT / "deploy" / "static-pod" / "metaplugin.yaml"
+REFERENCE = ROOT / "deploy" / "README.md"
 DRY_RUN = urlencode(
     {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict", "dryRun": "All"}
 )
@@ -53,6 +56,21 @@ def containers(spec: JSONObject) -> dict[str, JSONObject]:
     found = {each["name"]: each for each in [*spec["initContainers"], *spec["containers"]]}
     assert set(found) == {"install", "daemon"}
     return found
+
+
+def own(folder: Path, *texts: str) -> Path:
+    """Return a kustomization as one makes it beside a checkout, of these texts."""
+    (folder / "metaplugin").symlink_to(ROOT)
+    (folder / "kustomization.yaml").write_text("".join(texts))
+    return folder
+
+
+def shown(after: str) -> str:
+    """Return the first YAML of the reference after a text."""
+    rest = REFERENCE.read_text().partition(after)[2]
+    found = re.search(r"^```yaml\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
+    assert found, f"no YAML after {after!r}"
+    return found[1]
 
 
 def host_paths(spec: JSONObject) -> dict[str, str]:
@@ -207,6 +225,33 @@ def test_the_static_pod_is_the_daemon_sets_without_what_only_an_api_server_gives
         "/etc/cni/metaplugin/daemon.yaml",
     ]
     assert static == daemons
+
+
+def test_where_the_static_pod_is_the_daemon_set_is_not(tmp_path: Path) -> None:
+    component = "components: [metaplugin/deploy/components/workers-only]\n"
+    spec = pod_spec(own(tmp_path, "resources: [metaplugin/deploy/base]\n", component))
+    absent = {"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [absent]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+    assert spec.pop("affinity") == {"nodeAffinity": required}
+    assert spec == pod_spec(BASE)
+
+
+def test_values_of_ones_own_go_where_the_reference_says(tmp_path: Path) -> None:
+    """The kustomization and the patches of deploy/README.md, to the letter."""
+    (tmp_path / "daemon.yaml").write_text("kubernetes: {}\nlogLevel: debug\n")
+    texts = (shown("**Your own values**"), shown("**The API server's address.**"))
+    folder = own(tmp_path, *texts)
+    objects = {each["kind"]: each for each in rendered(folder)}
+    spec, config = pod_spec(folder), objects["ConfigMap"]
+    tag = NAME.rpartition(":")[2]
+    for container in containers(spec).values():
+        assert container["image"] == f"registry.example.com/metaplugin:{tag}"
+    said = {each["name"]: each.get("value") for each in containers(spec)["daemon"]["env"]}
+    assert said["KUBERNETES_SERVICE_HOST"] == "api.example.com"
+    assert said["KUBERNETES_SERVICE_PORT"] == "6443"
+    assert config["data"] == {"daemon.yaml": "kubernetes: {}\nlogLevel: debug\n"}
+    assert config["metadata"]["name"] in json.dumps(spec["volumes"])
 
 
 @pytest.mark.system

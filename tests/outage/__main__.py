@@ -15,8 +15,8 @@ import click
 from tests.controlplane.cluster import running_cluster
 from tests.outage.outages import OUTAGES
 from tests.outage.scene import Scene
-from tests.outage.sick import Sick, running_scene, sick_scene, uplink
-from tests.system.node import Pod
+from tests.outage.sick import Sick, running_scene, sick_scene
+from tests.system.node import Pod, uplink
 
 
 def seconds(scene: Scene, pod: Pod) -> float:

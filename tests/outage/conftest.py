@@ -10,7 +10,8 @@ import pytest
 from tests.controlplane.cluster import Cluster, running_cluster
 from tests.outage.outages import OUTAGES
 from tests.outage.scene import Scene
-from tests.outage.sick import Sick, running_scene, sick_scene, uplink
+from tests.outage.sick import Sick, running_scene, sick_scene
+from tests.system.node import uplink
 
 
 @pytest.fixture(scope="package")

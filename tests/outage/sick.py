@@ -15,18 +15,6 @@ from tests.system.node import Pod, Reply
 
 
 @contextmanager
-def uplink() -> Iterator[None]:
-    """The interface that macvlan networks of all nodes use."""
-    subprocess.run(
-        ["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire1"], check=True
-    )
-    for name in ("eth1", "wire1"):
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield
-    subprocess.run(["ip", "link", "del", "eth1"], check=True)
-
-
-@contextmanager
 def running_scene(
     cluster: Cluster, url: str, name: str, subnet: int, *, spare: int
 ) -> Iterator[Scene]:

@@ -21,8 +21,7 @@ from tests.controlplane import objects
 from tests.controlplane.client import ApiError, Client
 from tests.controlplane.cluster import Cluster, running_cluster
 from tests.outage.scene import NETWORK, Scene, new_node, wait_until
-from tests.outage.sick import uplink
-from tests.system.node import Pod, Reply, ip_json
+from tests.system.node import Pod, Reply, ip_json, uplink
 
 WORKERS, PODS_EACH = 3, 5
 SELECTIONS = (NETWORK, f"{NETWORK},{NETWORK}", "")

@@ -10,19 +10,21 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kubelet.podresources import FakeKubelet
-from tests.system.node import Node, bridge_network, macvlan_network, new_root, noop_network
+from tests.system.node import (
+    Node,
+    bridge_network,
+    macvlan_network,
+    new_root,
+    noop_network,
+    uplink,
+)
 
 
 @pytest.fixture
 def eth1() -> Iterator[None]:
     """The node's interface that macvlan networks use."""
-    subprocess.run(
-        ["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire1"], check=True
-    )
-    for name in ("eth1", "wire1"):
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    yield
-    subprocess.run(["ip", "link", "del", "eth1"], check=True)
+    with uplink():
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -429,3 +429,14 @@ def host_local(root: Path, subnet: str, **extra: Any) -> dict[str, Any]:
 
 def new_root() -> Path:
     return Path(tempfile.mkdtemp(prefix="mp", dir="/run"))
+
+
+@contextlib.contextmanager
+def uplink() -> Iterator[None]:
+    """The interface eth1 of the tests' namespace, which macvlan networks of all nodes use."""
+    wire = ["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire1"]
+    subprocess.run(wire, check=True)
+    for name in ("eth1", "wire1"):
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield
+    subprocess.run(["ip", "link", "del", "eth1"], check=True)

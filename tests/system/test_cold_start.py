@@ -88,8 +88,8 @@ def lose_database(node: Node) -> None:
 def test_a_static_pod_gets_its_networks_from_what_is_on_the_disk(
     installed_node: Node, lost: str
 ) -> None:
-    """No daemon, no API server, no token: runtime, configuration and last known copies are the
-    host's; what pods have used is kept beside state.db."""
+    """MULTUS-30: no daemon, no API server, no token: runtime, configuration and last known copies
+    are the host's; what pods have used is kept beside state.db."""
     if lost == "state.db":
         lose_database(installed_node)
     pod = installed_node.pod("lan", namespace="default")
@@ -102,7 +102,7 @@ def test_a_static_pod_gets_its_networks_from_what_is_on_the_disk(
 
 
 def test_what_nobody_remembers_is_told_to_wait(installed_node: Node) -> None:
-    """A pod isn't started without its networks: the runtime tries again."""
+    """CNI-ERR-8: a pod isn't started without its networks; the runtime tries again."""
     lose_database(installed_node)
     added = installed_node.add(installed_node.pod("unused", namespace="default"))
     assert added.code == 11, added.stdout

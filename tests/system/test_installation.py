@@ -67,8 +67,8 @@ def until(condition: Callable[[], bool], node: Node, limit_s: float = 30) -> Non
 
 
 def test_the_configuration_is_there_once_pods_can_be_served_and_stays(kept_node: Node) -> None:
-    """Issue 7, MULTUS C3: written last, kept on shutdown; a pod attaches by the default network of
-    the same folder."""
+    """Issue 7, NPWG-50, MULTUS C3: written last, kept on shutdown; a pod attaches by the default
+    network of the same folder."""
     kept_node.start()
     assert not file(kept_node).exists()
     until(lambda: "waiting for a default network" in kept_node.log.read_text(), kept_node)
