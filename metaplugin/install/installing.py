@@ -143,7 +143,7 @@ def _put_runtime(plan: Plan, say: Say) -> None:
         say(
             f"no runtime tree is here: where no daemon runs the shim starts {plan.other_program}"
             if plan.other_program
-            else "no runtime tree is here: where no daemon runs, pods start with none (no fallback)"
+            else "no runtime is installed: where no daemon runs, no pod starts (no fallback)"
         )
         return
     changed = install_tree(plan.tree, plan.here(plan.versions))

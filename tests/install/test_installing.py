@@ -259,6 +259,11 @@ def test_a_disk_mounted_noexec_is_told(host: Host) -> None:
         assert done.code == 1
         assert "is its disk mounted noexec?" in done.text
         assert not (host.bin / "metaplugin").exists()
+        done = host.install("--no-runtime")
+        assert done.code == 0, done.text
+        assert "no pod starts (no fallback)" in done.text
+        assert (host.bin / "metaplugin").exists()
+        assert host.shim_keys().keys() == {"run_dir", "state_dir"}
     finally:
         subprocess.run(["umount", str(host.state)], check=True)
 

@@ -218,7 +218,7 @@ def test_the_static_pod_is_the_daemon_sets_without_what_only_an_api_server_gives
         ]
     [own] = (each for each in daemons["volumes"] if each["name"] == "own")
     own["hostPath"]["type"] = "Directory"  # what an operator has put there
-    containers(daemons)["install"]["args"] = ["install", "--root", "/host"]
+    containers(daemons)["install"]["args"] = ["install", "--no-runtime", "--root", "/host"]
     containers(daemons)["daemon"]["args"] = [
         "daemon",
         "--config",
