@@ -113,8 +113,8 @@ def _why(exc: OSError, folder: Path) -> str:
     if not isinstance(exc, PermissionError) or owner == 0:
         return why
     return (
-        f"{why}: the folder is user {owner}'s, who could replace what root executes or reads there; "
-        "make it root's on the node (chown root:root)"
+        f"{why}: the folder is user {owner}'s, who could replace what root executes or reads "
+        "there; make it root's on the node (chown root:root)"
     )
 
 
