@@ -103,6 +103,11 @@ def test_the_single_file_is_what_the_base_renders() -> None:
     assert RENDERED.read_text() == everything(), "run `make manifests`"
 
 
+def test_whoever_deletes_by_the_single_file_deletes_nobodys_networks() -> None:
+    """With a CustomResourceDefinition go all objects of it, Multus's users' as well."""
+    assert "CustomResourceDefinition" not in {each["kind"] for each in documents(RENDERED)}
+
+
 @by_spec
 def test_no_container_is_privileged_or_may_write_its_root(spec: JSONObject) -> None:
     """Multus's pain C19: one capability, single folders of the host, nothing of its processes."""
