@@ -59,7 +59,6 @@ class Asked:
     from_config: Path | None = None
     runtime_tree: Path | None = None
     shim: Path | None = None
-    runtime: bool = True
 
     @property
     def host(self) -> Path:
@@ -113,7 +112,7 @@ def install(wait: int, *, configuration: bool, runtime: bool, **paths: Path | No
     """
     try:
         _require_root()
-        plan = _plan(Asked(runtime=runtime, **paths))
+        plan = _plan(Asked(**paths), runtime=runtime)
         for what, choice in (
             ("plugins", plan.places.bin_dir),
             ("CNI configurations", plan.places.conf_dir),
@@ -186,7 +185,7 @@ def _places(asked: Asked, config: DaemonConfig) -> Places:
     return Places(bin_dir=places.bin_dir, conf_dir=found)
 
 
-def _plan(asked: Asked) -> Plan:
+def _plan(asked: Asked, *, runtime: bool) -> Plan:
     source = asked.from_config or below(asked.host, asked.config_path)
     if not source.exists():
         raise InstallError(
@@ -194,8 +193,8 @@ def _plan(asked: Asked) -> Plan:
             "of it: `kubernetes: {}` and `installation: {}`), or name one with --from-config"
         )
     ours = load_source(source)
-    tree = _tree(asked) if asked.runtime else None
-    to_start = asked.runtime and tree is None and asked.host == Path("/")
+    tree = _tree(asked) if runtime else None
+    to_start = runtime and tree is None and asked.host == Path("/")
     return Plan(
         root=asked.host,
         places=_places(asked, ours),

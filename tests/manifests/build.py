@@ -20,9 +20,9 @@ from tests.controlplane.build import Go, alone
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
 RENDERED = ROOT / "deploy" / "metaplugin.yaml"
-HEADER = """# What deploy/base renders, in one file. The order of steps, and distributions with folders of
-# their own: deploy/README.md. crds/ is no part of it: whoever deletes by this file, everybody's
-# net-attach-defs would go with their definition.
+HEADER = """# What deploy/base renders, in one file. The order of steps, and distributions with
+# folders of their own: deploy/README.md. crds/ is no part of it: with a
+# definition deleted, everybody's net-attach-defs would go.
 #
 #   kubectl apply -f ../crds -f metaplugin.yaml
 #
