@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 10
 BACKLOG = 32
-_LIMITS = Limits(body=0, idle_s=120)  # Prometheus asks every 15 to 60 s, over one connection
+# Prometheus asks every 15 to 60 s, over one connection; whoever takes all keeps no probe out.
+_LIMITS = Limits(body=0, idle_s=120, sheds_busy=True)
 
 Scrape = Callable[[], Awaitable[bytes]]
 
