@@ -131,6 +131,7 @@ class Keeper:
                 "network",
                 "DefaultNetworkMissing",
                 f"waiting for a default network that can be used: {exc.msg}"
+                + (f" ({exc.details})" if exc.details else "")
                 + ("; what is installed stays" if self._last_wanted else ""),
             )
         return self._last_wanted
