@@ -80,6 +80,7 @@ def _bound(address: Address) -> socket.socket:
     listener = socket.create_server(
         (address.host, address.port),
         family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+        dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
         backlog=BACKLOG,
     )
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
