@@ -12,7 +12,7 @@
 #   make soak   daemon and API server killed at random for ten minutes, then all compared (ARGS="60 --seed 1")
 #   make wheel  dist/*.whl with the shim for x86_64 and aarch64 inside
 #   make image  dist/metaplugin-image.tar, for `ctr images import`: no container engine is needed
-#   make manifests  deploy/metaplugin.yaml from crds/ and deploy/base, by kustomize, built once (a minute)
+#   make manifests  deploy/metaplugin.yaml from deploy/base, by kustomize, built once (a minute)
 #   make lint   ruff, mypy, import-linter
 #   make setup  only the set-up
 

@@ -68,6 +68,7 @@ class UnattachedPods:
     _since: dict[str, float] = field(default_factory=dict)  # by UID
     _told: set[str] = field(default_factory=set)
     _refused: dict[str, float] = field(default_factory=dict)
+    _before: frozenset[str] = frozenset()  # UIDs of pods that may have started before
 
     async def look(self, now: float) -> None:
         """Find them, and tell each once; never raise."""
@@ -88,15 +89,27 @@ class UnattachedPods:
 
     async def evict_one(self, evictor: Evictor, now: float) -> bool | None:
         """Have one go that a controller replaces; say whether it does, None where there is none to
-        try now."""
+        try now.
+
+        Pods that come after the first call stay: where the runtime doesn't use what is installed,
+        each successor would lack its networks, too, and evictions would never end.
+        """
+        if not self._before:
+            self._before = frozenset(pod.uid for pod in self.pods().values())
         for each in self.found:
             uid = each.pod.uid
-            if each.replaced and now - self._refused.get(uid, float("-inf")) >= REFUSED_S:
+            if not each.replaced or uid not in self._before:
+                continue
+            if now - self._refused.get(uid, float("-inf")) >= REFUSED_S:
                 going = await evictor.evict(each.pod)
                 self._refused[uid] = now  # one that goes may take its time
                 return going
         self._refused = {uid: at for uid, at in self._refused.items() if uid in self._since}
         return None
+
+    def interrupted(self) -> None:
+        """Take it that pods start without their networks for now, until the next eviction."""
+        self._before = frozenset()
 
     def _tell(self, each: Unattached) -> None:
         lacking = ", ".join(each.lacking)

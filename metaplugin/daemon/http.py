@@ -56,10 +56,12 @@ Respond = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may take."""
+    """What a client may take. With `sheds_busy` one too many is let in even at the cost of an
+    answer that is under way: for answers that need no undoing."""
 
     body: int = MAX_BODY
     idle_s: float = IDLE_S
+    sheds_busy: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +101,9 @@ class HttpServer:
         self._connections[task] = None
         try:
             await self._serve(_Connection(reader, writer, self.limits), task)
+            writer.close()
+            async with asyncio.timeout(WRITE_S):
+                await writer.wait_closed()
         except (OSError, EOFError, TimeoutError, asyncio.CancelledError) as exc:
             log.debug("HTTP connection ended", extra={"error": repr(exc)})
         except Exception:
@@ -106,13 +111,16 @@ class HttpServer:
         finally:
             self._busy.discard(task)
             self._connections.pop(task, None)
-            writer.close()
+            writer.transport.abort()  # what a client doesn't read would keep it for ever
 
     def _has_room(self) -> bool:
         """Say whether one more can be served, having closed the oldest idle connection for it."""
         if len(self._connections) < MAX_CONNECTIONS:
             return True
-        oldest = next((task for task in self._connections if task not in self._busy), None)
+        candidates = [task for task in self._connections if task not in self._busy]
+        if self.limits.sheds_busy:
+            candidates += self._connections
+        oldest = next(iter(candidates), None)
         if oldest is None:
             return False
         del self._connections[oldest]

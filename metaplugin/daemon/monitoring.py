@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 10
 BACKLOG = 32
-_LIMITS = Limits(body=0, idle_s=120)  # Prometheus asks every 15 to 60 s, over one connection
+# Prometheus asks every 15 to 60 s, over one connection; whoever takes all keeps no probe out.
+_LIMITS = Limits(body=0, idle_s=120, sheds_busy=True)
 
 Scrape = Callable[[], Awaitable[bytes]]
 
@@ -79,6 +80,7 @@ def _bound(address: Address) -> socket.socket:
     listener = socket.create_server(
         (address.host, address.port),
         family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+        dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),
         backlog=BACKLOG,
     )
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature

@@ -98,6 +98,7 @@ class Oversight:
 
     async def _evict_one(self, api: ApiConnection, unattached: UnattachedPods) -> None:
         if not self.probes.is_ready():  # the successor would lack its networks too
+            unattached.interrupted()
             return
         going = await unattached.evict_one(api.evictor, time.monotonic())
         if going is not None:

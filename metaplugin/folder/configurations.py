@@ -81,8 +81,9 @@ def _at(path: Path, own: Collection[str]) -> NetworkConfigList:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
+    """Yield what runtimes consider: a link, too, that leads nowhere from here."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.is_symlink() or path.is_file())
     except OSError:
         return
     for suffixes in _SUFFIXES_IN_ORDER:
@@ -112,4 +113,10 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise IOFailure(f"{path}: can't be read: {exc.strerror}") from exc
+        raise IOFailure(
+            f"{path}: can't be read: {exc.strerror}",
+            details="it is a link that leads nowhere; in a container, to what isn't mounted there: "
+            "put the file itself there, or name the default network by clusterNetwork"
+            if path.is_symlink()
+            else "",
+        ) from exc

@@ -30,7 +30,7 @@ from metaplugin.install.installing import (
     require_multus_gone,
 )
 from metaplugin.install.installing import install as put_everything
-from metaplugin.install.runtime_tree import own_tree, read_tree
+from metaplugin.install.runtime_tree import RuntimeTree, own_tree, read_tree
 from metaplugin.install.uninstalling import Removal
 from metaplugin.install.uninstalling import uninstall as remove_everything
 
@@ -95,11 +95,16 @@ def _conf_dir(function: _Function) -> _Function:
 @_conf_dir
 @_option("--runtime-tree", "The runtime for cold starts (this program's own).")
 @_option("--shim", "The shim (this program's own).")
+@click.option(
+    "--runtime/--no-runtime",
+    default=True,
+    help="Have the shim start the runtime where no daemon runs (by itself it does).",
+)
 @click.option("--configuration", is_flag=True, help="Write the CNI configuration, too.")
 @click.option(
     "--wait", default=120, show_default=True, help="Seconds to wait for a default network."
 )
-def install(wait: int, *, configuration: bool, **paths: Path | None) -> None:
+def install(wait: int, *, configuration: bool, runtime: bool, **paths: Path | None) -> None:
     """Put shim, its file, the runtime and the configuration on this node.
 
     What is equal stays as it is. The runtime's CNI configuration is the daemon's to write, if
@@ -107,7 +112,7 @@ def install(wait: int, *, configuration: bool, **paths: Path | None) -> None:
     """
     try:
         _require_root()
-        plan = _plan(Asked(**paths))
+        plan = _plan(Asked(**paths), runtime=runtime)
         for what, choice in (
             ("plugins", plan.places.bin_dir),
             ("CNI configurations", plan.places.conf_dir),
@@ -180,7 +185,7 @@ def _places(asked: Asked, config: DaemonConfig) -> Places:
     return Places(bin_dir=places.bin_dir, conf_dir=found)
 
 
-def _plan(asked: Asked) -> Plan:
+def _plan(asked: Asked, *, runtime: bool) -> Plan:
     source = asked.from_config or below(asked.host, asked.config_path)
     if not source.exists():
         raise InstallError(
@@ -188,7 +193,8 @@ def _plan(asked: Asked) -> Plan:
             "of it: `kubernetes: {}` and `installation: {}`), or name one with --from-config"
         )
     ours = load_source(source)
-    tree = read_tree(asked.runtime_tree) if asked.runtime_tree else own_tree()
+    tree = _tree(asked) if runtime else None
+    to_start = runtime and tree is None and asked.host == Path("/")
     return Plan(
         root=asked.host,
         places=_places(asked, ours),
@@ -197,9 +203,13 @@ def _plan(asked: Asked) -> Plan:
         source=asked.from_config,
         shim=asked.shim or SHIM,
         tree=tree,
-        other_program=_own_program() if tree is None and asked.host == Path("/") else None,
+        other_program=_own_program() if to_start else None,
         node_name=os.environ.get("NODE_NAME", ""),
     )
+
+
+def _tree(asked: Asked) -> RuntimeTree | None:
+    return read_tree(asked.runtime_tree) if asked.runtime_tree else own_tree()
 
 
 def _own_program() -> Path | None:

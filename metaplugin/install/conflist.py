@@ -60,12 +60,18 @@ def installed(folder: Path) -> list[Installed]:
 def kind_of(path: Path) -> Kind:
     """Say whose configuration the file is; raise nothing."""
     try:
-        raw = load_object(path.read_bytes(), what=str(path))
+        types = plugin_types(path.read_bytes())
     except (OSError, CNIError):
         return "unreadable"
-    plugins = raw.get("plugins")
-    items = plugins if isinstance(plugins, list) else [raw]
-    types = {str(item.get("type")) for item in items if isinstance(item, dict)}
     if OWN_TYPE in types:
         return "ours"
     return "multus" if types & set(MULTUS_TYPES) else "network"
+
+
+def plugin_types(content: bytes) -> set[str]:
+    """Return the types of a configuration's plugins; raise CNIError."""
+    raw = load_object(content, what="a CNI configuration")
+    plugins = raw.get("plugins")
+    items = plugins if isinstance(plugins, list) else [raw]
+    types = [item.get("type") for item in items if isinstance(item, dict)]
+    return {each for each in types if isinstance(each, str)}

@@ -45,7 +45,7 @@ def put(path: Path, content: bytes, *, mode: int) -> bool:
                 raise
             os.fsync(folder)
     except OSError as exc:
-        raise InstallError(f"{path}: can't be written: {exc.strerror or exc}") from exc
+        raise InstallError(f"{path}: can't be written: {_why(exc, path.parent)}") from exc
     return True
 
 
@@ -100,6 +100,22 @@ def _lock(folder: int, path: Path) -> None:
             time.sleep(_LOOK_AGAIN_S)
         else:
             return
+
+
+def _why(exc: OSError, folder: Path) -> str:
+    """Return the error's words; for a folder of another user also the remedy: root without
+    CAP_DAC_OVERRIDE, as in the DaemonSet's containers, may not write there."""
+    why = exc.strerror or str(exc)
+    try:
+        owner = folder.stat().st_uid
+    except OSError:
+        return why
+    if not isinstance(exc, PermissionError) or owner == 0:
+        return why
+    return (
+        f"{why}: the folder is user {owner}'s, who could replace what root executes or reads "
+        "there; make it root's on the node (chown root:root)"
+    )
 
 
 def _is(path: Path, content: bytes, mode: int) -> bool:

@@ -75,7 +75,7 @@ def install(plan: Plan, say: Say) -> None:
     bin_dir = plan.here(plan.places.bin_dir.path)
     require_folder(bin_dir, "plugins", plan.places.bin_dir.reason, "--bin-dir")
     with taking_turns(plan.here(plan.config.state_dir)):
-        before = _runtime_named_by(bin_dir / SHIM_CONF)
+        before = _runtime_named_by(bin_dir / SHIM_CONF, plan.versions)
         _put_runtime(plan, say)
         # A new runtime reads an old file; an old one may not know a new file's keys.
         absent = not plan.here(plan.config_path).exists()
@@ -128,13 +128,13 @@ def require_folder(path: Path, what: str, reason: str, option: str) -> None:
         raise InstallError(f"{path}: no such folder for {what} ({reason}); {option} names another")
 
 
-def _runtime_named_by(conf: Path) -> str:
-    """Return the version that the shim starts now, "" for none."""
+def _runtime_named_by(conf: Path, versions: Path) -> str:
+    """Return which of the `versions` the shim starts now, "" for none."""
     for line in (content_of(conf) or b"").decode(errors="replace").splitlines():
         key, _, value = line.partition("=")
-        parts = Path(value.strip()).parts
-        if key.strip() == "fallback" and "runtime" in parts[:-1]:
-            return parts[parts.index("runtime") + 1]
+        program = Path(value.strip())
+        if key.strip() == "fallback" and program.is_relative_to(versions):
+            return next(iter(program.relative_to(versions).parts), "")
     return ""
 
 
@@ -143,7 +143,7 @@ def _put_runtime(plan: Plan, say: Say) -> None:
         say(
             f"no runtime tree is here: where no daemon runs the shim starts {plan.other_program}"
             if plan.other_program
-            else "no runtime tree is here: where no daemon runs, pods start with none (no fallback)"
+            else "no runtime is installed: where no daemon runs, no pod starts (no fallback)"
         )
         return
     changed = install_tree(plan.tree, plan.here(plan.versions))

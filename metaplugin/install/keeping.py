@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from metaplugin.cni.errors import CNIError
-from metaplugin.install.conflist import BAK_SUFFIX, Installed, installed, kind_of
+from metaplugin.commands.outer import OWN_TYPE
+from metaplugin.install.conflist import BAK_SUFFIX, Installed, installed, kind_of, plugin_types
 from metaplugin.install.files import InstallError, put
 from metaplugin.install.installing import multus_first
 
@@ -130,6 +131,7 @@ class Keeper:
                 "network",
                 "DefaultNetworkMissing",
                 f"waiting for a default network that can be used: {exc.msg}"
+                + (f" ({exc.details})" if exc.details else "")
                 + ("; what is installed stays" if self._last_wanted else ""),
             )
         return self._last_wanted
@@ -223,12 +225,28 @@ def _view(path: Path) -> View:
 
 
 def _what_happened(view: View) -> str:
+    if guests := _guests(view):
+        return f"changed by another component, which put {guests} into it"
     if view.ours is not None:
         return "changed by another component"
     return f"renamed to {view.renamed.name}" if view.renamed else "removed"
 
 
 def _remedy(view: View) -> str:
+    if guests := _guests(view):
+        return (
+            f"Have {guests} put into the default network's file, which ours runs as it is (Istio: "
+            "cni.cniConfFileName)"
+        )
     if view.renamed:
         return "Cilium does this unless its cni-exclusive is false (Helm: cni.exclusive=false)"
     return "Find out who writes to this folder, and have it leave the file alone"
+
+
+def _guests(view: View) -> str:
+    """Return the plugins that somebody has chained to ours."""
+    try:
+        types = plugin_types(view.ours or b"")
+    except CNIError:
+        return ""
+    return ", ".join(sorted(types - {OWN_TYPE})) if OWN_TYPE in types else ""

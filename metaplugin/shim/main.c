@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -91,6 +92,18 @@ static bool needs_thought(const struct call *call) {
     return error == EBADMSG || (error == ENOENT && access(tombstone, F_OK));
 }
 
+/* A node that boots would start an interpreter for each of its pods at once. A daemon may come before it is our turn. */
+static bool fall_back(struct call *call) {
+    int turns = openat(call->run_dir, "turns", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    long long until = now_ms() + call->conf.lock_wait_ms;
+    struct flock turn = {.l_type = F_WRLCK, .l_len = 1}; /* held until this process ends */
+    do
+        for (turn.l_start = 0; turn.l_start < FALLBACKS; turn.l_start++)
+            if (turns < 0 || !fcntl(turns, F_OFD_SETLK, &turn)) return !daemon_fall_back(call);
+    while (daemon_connect(call, 200) && now_ms() < until);
+    return call->daemon.fd >= 0 || !daemon_lost(&call->daemon, "can't be replaced: %d processes are at work in its place", FALLBACKS);
+}
+
 /* The daemon's answer, or what there is without a daemon. */
 static int answer(struct call *call) {
     const struct conf *conf = &call->conf;
@@ -100,7 +113,7 @@ static int answer(struct call *call) {
     size_t n = strlen(call->daemon.lost);
     if (!served) snprintf(call->daemon.lost + n, sizeof call->daemon.lost - n, ", tried for %d ms (%s_wait_ms)", wait_ms,
                           call->command == DEL ? "del" : call->command == STATUS ? "status" : "add");
-    if (!served && *conf->fallback && (call->command != DEL || needs_thought(call))) served = !daemon_fall_back(call);
+    if (!served && *conf->fallback && (call->command != DEL || needs_thought(call))) served = fall_back(call);
     if (served) {
         send_request(call);
         int exit_code = daemon_serve(call);

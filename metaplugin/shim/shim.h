@@ -16,6 +16,7 @@ enum {
     STDERR_KEPT = 64 << 10, /* the tail of a delegate's stderr that the daemon gets */
     NAME_LIMIT = 250,       /* of a record: leaves room for the prefix of its temporary file */
     LEND_LIMIT_S = 60,
+    FALLBACKS = 16, /* at once, on a node */
 };
 
 enum code { /* CNI specification 1.1.0, section 5 */

@@ -23,6 +23,9 @@ from metaplugin.npwg.names import require_label, require_subdomain
 log = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"  # no namespace's name
+# No links: a daemon's container may write here, and standalone processes are the host's root.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DefinitionFolder:
@@ -62,22 +65,26 @@ class DefinitionFolder:
     def keep(self, definition: NetworkAttachmentDefinition) -> None:
         """Have the definition here, as it is."""
         name = (definition.namespace, definition.name)
-        if (path := self._path(name)) and self.read(name) != definition:
-            with self._locked() as lock:
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _replace(path, dump(definition_object(definition)), self._folder / _UNFINISHED)
-                os.fsync(lock)
+        if self._path(name) and self.read(name) != definition:
+            with self._locked() as folder:
+                with suppress(FileExistsError):
+                    os.mkdir(name[0], 0o700, dir_fd=folder)
+                with _opened(name[0], folder) as namespace:
+                    _replace(name[1], namespace, dump(definition_object(definition)), folder)
+                os.fsync(folder)
         self._held[name] = definition
 
     def drop(self, name: Name) -> None:
         """Have no definition of that name here."""
         self._held.pop(name, None)
         if (path := self._path(name)) and path.exists():
-            with self._locked():
-                path.unlink(missing_ok=True)
-                _sync(path.parent)
+            with self._locked() as folder:
+                with _opened(name[0], folder) as namespace:
+                    with suppress(FileNotFoundError):
+                        os.unlink(name[1], dir_fd=namespace)
+                    os.fsync(namespace)
                 with suppress(OSError):  # there are others
-                    path.parent.rmdir()
+                    os.rmdir(name[0], dir_fd=folder)
 
     def follow(self, changes: Mapping[Name, NetworkAttachmentDefinition | None]) -> None:
         """Bring up to date those that are here."""
@@ -105,12 +112,9 @@ class DefinitionFolder:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync(self._folder.parent)
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _opened(self._folder) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
-        finally:
-            os.close(descriptor)
 
 
 def definition_object(definition: NetworkAttachmentDefinition) -> JSONObject:
@@ -141,19 +145,27 @@ def newer(
     return one
 
 
-def _replace(path: Path, content: bytes, unfinished: Path) -> None:
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _replace(name: str, namespace: int, content: bytes, folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(_UNFINISHED, dir_fd=folder)
+    descriptor = os.open(_UNFINISHED, _CREATE, 0o600, dir_fd=folder)
     with open(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(descriptor)
-    os.rename(unfinished, path)
-    _sync(path.parent)
+    os.rename(_UNFINISHED, name, src_dir_fd=folder, dst_dir_fd=namespace)
+    os.fsync(namespace)
+
+
+@contextmanager
+def _opened(folder: str | Path, within: int | None = None) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(folder) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

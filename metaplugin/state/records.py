@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -21,6 +22,9 @@ from metaplugin.wire.container import DamagedRecord, sandbox_file_name
 log = logging.getLogger(__name__)
 
 TOMBSTONE_LIFE_S = 24 * 3600  # runtimes repeat a DEL for as long as they try to remove a sandbox
+
+# No link: a daemon's container may write here, and standalone processes are the host's root.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _T = TypeVar("_T")
 
@@ -69,10 +73,17 @@ class RecordFolder:
 
     def _drop_old_tombstones(self) -> None:
         oldest = time.time() - TOMBSTONE_LIFE_S
-        for path in _paths(self._tombstones):
-            with contextlib.suppress(FileNotFoundError):  # another process may sweep as well
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+        try:
+            folder = os.open(self._tombstones, _FOLDER)
+        except FileNotFoundError:
+            return
+        try:
+            for name in os.listdir(folder):
+                with contextlib.suppress(FileNotFoundError):  # another process may sweep as well
+                    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 def survey(state: Path, prefix: str = "") -> dict[str, StoredRecord | DamagedRecord]:

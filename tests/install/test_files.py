@@ -50,6 +50,18 @@ def test_an_equal_file_is_left_alone(target: Path) -> None:
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def test_root_without_capabilities_is_told_whose_folder_it_is(target: Path) -> None:
+    """A /opt/cni/bin as kubespray, or a release of the plugins unpacked, leaves it; the init
+    container has no CAP_DAC_OVERRIDE."""
+    os.chown(target.parent, 1001, 0)
+    target.parent.chmod(0o755)
+    command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", sys.executable, "-c", PUT]
+    done = subprocess.run([*command, str(target)], check=False, capture_output=True, text=True)
+    assert "Permission denied: the folder is user 1001's" in done.stderr
+    assert "chown root:root" in done.stderr
+    assert target.read_bytes() == OLD
+
+
 def test_mode_and_owner_are_put_right(target: Path) -> None:
     for mode, owner in ((0o777, 0), (0o755, 1)):
         target.chmod(mode)

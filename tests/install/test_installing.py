@@ -177,6 +177,16 @@ def test_the_previous_runtime_stays_and_older_ones_go(host: Host) -> None:
     assert host.versions() == ["3"]
 
 
+def test_the_previous_runtime_stays_wherever_the_state_is(host: Host) -> None:
+    host.config.write_text("stateDir: /srv/runtime/metaplugin\nkubernetes: {}\n")
+    for version in ("1", "2"):
+        shutil.rmtree(host.tree)
+        make_tree(host.tree, version)
+        assert host.install().code == 0
+    kept = (host.root / "srv/runtime/metaplugin/runtime").iterdir()
+    assert sorted(path.name for path in kept) == ["1", "2"]
+
+
 def test_a_runtime_that_somebody_runs_stays(host: Host) -> None:
     host.install()
     held = os.open(host.state / "runtime/1", os.O_RDONLY | os.O_DIRECTORY)
@@ -259,6 +269,11 @@ def test_a_disk_mounted_noexec_is_told(host: Host) -> None:
         assert done.code == 1
         assert "is its disk mounted noexec?" in done.text
         assert not (host.bin / "metaplugin").exists()
+        done = host.install("--no-runtime")
+        assert done.code == 0, done.text
+        assert "no pod starts (no fallback)" in done.text
+        assert (host.bin / "metaplugin").exists()
+        assert host.shim_keys().keys() == {"run_dir", "state_dir"}
     finally:
         subprocess.run(["umount", str(host.state)], check=True)
 

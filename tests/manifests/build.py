@@ -20,12 +20,13 @@ from tests.controlplane.build import Go, alone
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
 RENDERED = ROOT / "deploy" / "metaplugin.yaml"
-HEADER = """# Everything that a cluster needs, in one file: crds/ and what deploy/base renders. The
-# order of steps, and distributions with folders of their own: deploy/README.md.
+HEADER = """# What deploy/base renders, in one file. The order of steps, and distributions with
+# folders of their own: deploy/README.md. crds/ is no part of it: with a
+# definition deleted, everybody's net-attach-defs would go.
 #
-#   kubectl apply -f metaplugin.yaml
+#   kubectl apply -f ../crds -f metaplugin.yaml
 #
-# Made by `make manifests`: change deploy/base or crds/, not this file.
+# Made by `make manifests`: change deploy/base, not this file.
 """
 
 
@@ -43,8 +44,7 @@ def render(folder: Path) -> str:
 
 def everything() -> str:
     """Return what deploy/metaplugin.yaml is to be."""
-    definitions = [path.read_text() for path in sorted((ROOT / "crds").glob("*.yaml"))]
-    return HEADER + "---\n".join([*definitions, render(ROOT / "deploy" / "base")])
+    return HEADER + render(ROOT / "deploy" / "base")
 
 
 def _build() -> None:

@@ -103,6 +103,11 @@ def test_the_single_file_is_what_the_base_renders() -> None:
     assert RENDERED.read_text() == everything(), "run `make manifests`"
 
 
+def test_whoever_deletes_by_the_single_file_deletes_nobodys_networks() -> None:
+    """With a CustomResourceDefinition go all objects of it, Multus's users' as well."""
+    assert "CustomResourceDefinition" not in {each["kind"] for each in documents(RENDERED)}
+
+
 @by_spec
 def test_no_container_is_privileged_or_may_write_its_root(spec: JSONObject) -> None:
     """Multus's pain C19: one capability, single folders of the host, nothing of its processes."""
@@ -218,7 +223,7 @@ def test_the_static_pod_is_the_daemon_sets_without_what_only_an_api_server_gives
         ]
     [own] = (each for each in daemons["volumes"] if each["name"] == "own")
     own["hostPath"]["type"] = "Directory"  # what an operator has put there
-    containers(daemons)["install"]["args"] = ["install", "--root", "/host"]
+    containers(daemons)["install"]["args"] = ["install", "--no-runtime", "--root", "/host"]
     containers(daemons)["daemon"]["args"] = [
         "daemon",
         "--config",

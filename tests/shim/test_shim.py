@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,7 @@ from metaplugin.wire.frames import (
 )
 from tests.shim.peer import Conversation, Surroundings
 
+FALLBACKS = 16
 BUILD = Path(__file__).parents[2] / "build"
 SHIM, SANITIZED = BUILD / "metaplugin-shim", BUILD / "metaplugin-shim-sanitized"
 
@@ -55,6 +58,14 @@ def at(request: pytest.FixtureRequest) -> Iterator[Surroundings]:
     root = Path(tempfile.mkdtemp(prefix="mp", dir="/run"))
     yield Surroundings(root, request.param)
     shutil.rmtree(root)
+
+
+@pytest.fixture
+def turns(at: Surroundings) -> Iterator[int]:
+    """Have all turns of those in a daemon's place taken; give how many they are."""
+    with open(at.root / "run" / "turns", "wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, FALLBACKS)
+        yield FALLBACKS
 
 
 def error(reply: subprocess.CompletedProcess[bytes]) -> tuple[int, str]:
@@ -97,6 +108,46 @@ def test_it_tries_again_when_a_daemon_goes_before_the_request(at: Surroundings) 
 
     with at.daemon(go, serve):
         assert at.call().returncode == 0
+
+
+def test_few_are_at_work_in_a_daemons_place_at_once(at: Surroundings) -> None:
+    """A node that boots has a hundred pods to start, and memory for fewer interpreters."""
+    here, log = at.root / "here", at.root / "log"
+    here.mkdir()
+    program = at.script(
+        "fallback",
+        f"""
+        : >{here}/$$
+        ls {here} | wc -l >>{log}
+        sleep 0.2
+        rm {here}/$$""",
+    )
+    at.configure(fallback=program, status_wait_ms=0, lock_wait_ms=20000, silence_ms=10000)
+    with ThreadPoolExecutor(max_workers=40) as callers:
+        list(callers.map(lambda _: at.call(), range(40)))
+    counts = [int(line) for line in log.read_text().split()]
+    assert len(counts) == 40
+    assert 1 < max(counts) <= FALLBACKS
+
+
+def test_whose_turn_does_not_come_is_told(at: Surroundings, turns: int) -> None:
+    at.configure(fallback=at.script("fallback", "exit 1"), status_wait_ms=0)
+    found, message = error(at.call())
+    assert found == 50
+    assert f"can't be replaced: {turns} processes are at work in its place" in message
+
+
+def test_a_daemon_that_comes_meanwhile_serves(at: Surroundings, turns: int) -> None:
+    def serve(shim: Conversation) -> None:
+        shim.open()
+        shim.answer(0, f"{turns} were busy".encode())
+
+    at.configure(fallback="/nowhere", status_wait_ms=0, lock_wait_ms=20000)
+    with ThreadPoolExecutor(max_workers=1) as callers:
+        waiting = callers.submit(at.call)
+        time.sleep(0.5)
+        with at.daemon(serve):
+            assert waiting.result().stdout == b"16 were busy"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ FOLDERS = ("metaplugin", "tests", "examples", "crds", "deploy", ".ci")
 
 MODULE_LINES = 400
 FUNCTION_LINES = 80
-SHIM_LINES = 1460  # of code; ARCHITECTURE.md, decision 3
+SHIM_LINES = 1470  # of code; ARCHITECTURE.md, decision 3
 VAGUE_NAMES = {"common", "helpers", "manager", "misc", "models", "util", "utils"}
 
 

@@ -229,6 +229,20 @@ def test_a_pod_that_its_budget_holds_is_tried_again_later_and_holds_up_no_other(
     assert server.asked == ["p0", "p1", "p0"]
 
 
+def test_evictions_end_where_the_runtime_does_not_use_what_is_installed() -> None:
+    """Another folder, or CRI-O's cni_default_network: each successor lacks its networks as well."""
+    scene, server = Scene(), Server()
+    scene.look(0, GRACE_S)
+    assert evict(scene, server, GRACE_S) is True
+    scene.pods = {("default", "successor"): replace(OLD, uid="v")}
+    later = 2 * GRACE_S
+    assert scene.look(later, later + GRACE_S) == ["default/successor"]
+    assert evict(scene, server, later + GRACE_S) is None
+    scene.watch.interrupted()
+    assert evict(scene, server, later + GRACE_S) is True
+    assert server.asked == ["old", "successor"]
+
+
 def test_nothing_is_evicted_before_it_has_been_told() -> None:
     scene, server = Scene(), Server()
     scene.look(0)

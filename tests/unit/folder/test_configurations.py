@@ -95,6 +95,15 @@ def test_our_own_output_is_no_default_network_whatever_its_name(
     assert at(tmp_path).name == "net"
 
 
+def test_a_link_that_leads_nowhere_from_here_is_no_reason_to_take_the_next(tmp_path: Path) -> None:
+    """As from k3s's folder into /etc/cni/net.d: a container has the one and not the other."""
+    (tmp_path / "10-a.conflist").symlink_to("/nowhere/10-a.conflist")
+    (tmp_path / "20-b.conflist").write_text(json.dumps(LIST))
+    with pytest.raises(CNIError, match=r"10-a\.conflist: can't be read") as raised:
+        at(tmp_path)
+    assert "a link that leads nowhere" in raised.value.details
+
+
 def test_a_broken_first_file_of_a_folder_is_no_reason_to_take_the_next(tmp_path: Path) -> None:
     """MULTUS-13: pods would be on another network."""
     (tmp_path / "00-net.conflist").write_text("{")

@@ -160,6 +160,18 @@ def test_two_that_fight_wait_longer_each_time(watched: Watched) -> None:
     assert "cni.exclusive=false" in message
 
 
+def test_who_chains_a_plugin_to_ours_is_named(watched: Watched) -> None:
+    """istio-cni puts itself into the folder's first file, and again when that is written anew."""
+    watched.look()
+    for _ in range(20):
+        watched.path.write_text('{"plugins": [{"type": "metaplugin"}, {"type": "istio-cni"}]}')
+        watched.look()
+    kind, reason, message = watched.told.events[-1]
+    assert (kind, reason) == ("Warning", "CNIConfigurationContested")
+    assert "which put istio-cni into it" in message
+    assert "Have istio-cni put into the default network's file" in message
+
+
 def test_after_peace_the_first_disturbance_is_mended_at_once(watched: Watched) -> None:
     watched.look()
     for _ in range(60):

@@ -137,6 +137,22 @@ def test_a_crash_while_writing_costs_nothing(used: Path) -> None:
     assert files(used) == ["kube-system", "kube-system/lan"]
 
 
+@pytest.mark.parametrize("link", [".unfinished", "kube-system", ""])
+def test_no_link_is_followed(tmp_path: Path, link: str) -> None:
+    """A daemon taken over may make links in the state folder; whoever writes here without a daemon
+    is the host's root."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place = state / "definitions" / link
+    place.parent.mkdir(parents=True)
+    target = elsewhere / "profile" if link == ".unfinished" else elsewhere
+    if target != elsewhere:
+        target.write_text("root's")
+    place.symlink_to(target)
+    learn(state, lambda state: state.learn_use(LAN, definition()))
+    assert [path.read_text() for path in elsewhere.rglob("*")] in ([], ["root's"])
+
+
 @pytest.mark.parametrize("name", [("..", "state.db"), ("a/..", "b"), ("", ".."), ("a", "b\0")])
 def test_no_name_leads_out_of_the_folder(used: Path, name: Name) -> None:
     """An operator's clusterNetwork may be anything."""
