@@ -24,7 +24,8 @@ HEADER = """# What deploy/base renders, in one file. The order of steps, and dis
 # folders of their own: deploy/README.md. crds/ is no part of it: with a
 # definition deleted, everybody's net-attach-defs would go.
 #
-#   kubectl apply -f ../crds -f metaplugin.yaml
+#   kubectl apply -f ../crds
+#   kubectl apply -f metaplugin.yaml
 #
 # Made by `make manifests`: change deploy/base, not this file.
 """

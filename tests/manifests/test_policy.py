@@ -1,5 +1,6 @@
 """deploy/base/policy.yaml on a real API server, with tokens bound as a kubelet has them bound: each
-daemon writes network-status to the pods of its own node, and nothing else anywhere."""
+daemon writes network-status to the pods of its own node, and nothing else anywhere; with
+deploy/opt-in/startup-taint.yaml it also takes taints off that node."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tests.controlplane.cluster import ROOT, Cluster
 from tests.manifests.documents import documents
 
 POLICY = documents(ROOT / "deploy" / "base" / "policy.yaml")
+TAINT = documents(ROOT / "deploy" / "opt-in" / "startup-taint.yaml")
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 NODES = ("node-1", "node-2")
 EFFECTIVE_S = 30  # an API server looks at its policies once a second
@@ -34,8 +36,12 @@ def status_of(pod: JSONObject) -> str:
 
 def refusal(client: Client, pod: JSONObject, changes: JSONObject) -> str:
     """Return why a user may not change a pod's status, "" where it may."""
+    return refusal_at(client, status_of(pod), changes)
+
+
+def refusal_at(client: Client, path: str, changes: JSONObject) -> str:
     try:
-        client.patch(status_of(pod), changes)
+        client.patch(path, changes)
     except ApiError as error:
         if error.status != 403:
             raise
@@ -232,3 +238,48 @@ def test_other_users_are_not_concerned(cluster: Cluster, policy: None, pod: JSON
     finally:
         for each in made:
             cluster.admin.delete(path_of(each))
+
+
+@pytest.fixture
+def tainted(cluster: Cluster, daemons: dict[str, Client]) -> Iterator[str]:
+    """The path of node-1, which has two taints, the opt-in in effect."""
+    path = "/api/v1/nodes/node-1"
+    for document in TAINT:
+        cluster.admin.apply(document)
+    message = "the daemon of node node-2 may not write to node node-1"
+    wait_until(lambda: message in refusal_at(daemons["node-2"], path, {"spec": {}}))
+    taints = [{"key": key, "effect": "NoSchedule"} for key in ("first", "second")]
+    cluster.admin.patch(path, {"spec": {"taints": taints}})
+    yield path
+    cluster.admin.patch(path, {"spec": {"taints": None}})
+    for document in reversed(TAINT):
+        cluster.admin.delete(path_of(document))
+
+
+def test_a_daemon_takes_taints_off_its_own_node(
+    cluster: Cluster, daemons: dict[str, Client], tainted: str
+) -> None:
+    kept = cluster.admin.get(tainted)["spec"]["taints"][1:]
+    assert refusal_at(daemons["node-1"], tainted, {"spec": {"taints": kept}}) == ""
+    assert cluster.admin.get(tainted)["spec"]["taints"] == kept
+    assert refusal_at(daemons["node-1"], tainted, {"spec": {"taints": None}}) == ""
+    unbound = cluster.client(cluster.token())
+    assert "of node (none) may not" in refusal_at(unbound, tainted, {"spec": {"taints": None}})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}},
+        {"spec": {"taints": [{"key": "first", "effect": "NoExecute"}]}},
+        {"spec": {"unschedulable": True}},
+        {"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}},
+        {"metadata": {"annotations": {"a": "b"}}},
+        {"metadata": {"finalizers": ["example.com/never"]}},
+    ],
+    ids=["taint", "effect", "cordon", "label", "annotation", "finalizer"],
+)
+def test_a_daemon_writes_nothing_else_of_a_node(
+    daemons: dict[str, Client], tainted: str, changes: JSONObject
+) -> None:
+    assert "metaplugin: a daemon may " in refusal_at(daemons["node-1"], tainted, changes)
