@@ -181,10 +181,10 @@ class Side:
 
     async def _close(self) -> None:
         await self.connection.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)  # a watch may begin another
 
 
 def reference(name: str, uid: str = "") -> PodReference:
