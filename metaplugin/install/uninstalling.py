@@ -24,7 +24,7 @@ from metaplugin.install.texts import GENERATED
 from metaplugin.state.records import survey
 from metaplugin.wire.container import DamagedRecord
 
-RUN_ENTRIES = ("daemon.sock", "locks", "turns")
+RUN_ENTRIES = ("daemon.sock", ".daemon.sock.*", "locks", "turns")
 STATE_ENTRIES = ("attachments", "definitions", "state.db*", "tombstones")
 SETTLE_S = 1  # runtimes take a changed folder in within this
 CALLS_S = 10  # a call that runs, and isn't stuck, ends within this

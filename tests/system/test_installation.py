@@ -223,6 +223,7 @@ def test_what_was_installed_goes_and_the_state_stays(running_node: Node) -> None
         file(running_node).read_bytes()
     )
     file(running_node, "90-own.conf").write_text('{"type": "metaplugin"}')
+    (running_node.root / "run/.daemon.sock.7").touch()  # of one killed in its start
     done = uninstall(running_node)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (running_node.root / "cni").iterdir()] == ["10-default.conflist"]
