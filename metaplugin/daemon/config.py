@@ -225,6 +225,10 @@ def load_config(path: Path) -> DaemonConfig:
         raise ConfigurationError(f"{path}: no YAML: {exc}") from exc
     if not isinstance(raw, dict | None):
         raise ConfigurationError(f"{path}: must hold keys and values")
+    if raw and raw.get("installation", raw) is None:  # off would be a node that serves nobody
+        raise ConfigurationError(
+            f"{path}: installation: nothing in it; `installation: {{}}` takes every default"
+        )
     try:
         config = DaemonConfig.model_validate(raw or {})
     except ValidationError as exc:
@@ -272,10 +276,13 @@ def _check_delegate_api(path: Path, api: DelegateApiConfig, run_dir: Path) -> No
         raise ConfigurationError(f"{path}: delegateApi.socket: {api.socket} is the shims' socket")
 
 
+_SHAPES = {"tuple_type": "must be a list", "model_type": "must hold keys and values"}
+
+
 def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(part) for part in location)
     if kind != "extra_forbidden":
-        return f"{where}: {message}"
+        return f"{where}: {_SHAPES.get(kind, message)}"
     known = _known_keys(location[:-1])
     nearest = get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
     return f"{where}: unknown key; the nearest known one is {nearest[0]!r}"

@@ -90,10 +90,8 @@ def _pod(document: dict[str, Any]) -> Pod:
 
 
 def _wishes(annotation: str, namespace: str) -> tuple[Wish, ...]:
-    """Return the selected networks, from JSON or from `[namespace/]name[@interface], …`."""
-    elements = json.loads(annotation) if annotation.lstrip().startswith("[") else None
-    if elements is None:
-        elements = [_short_element(part.strip()) for part in annotation.split(",") if part.strip()]
+    """Return the selected networks, from JSON or from `[namespace/]name[@interface], …`; none of
+    what is neither, which the daemon refuses in its own words."""
     return tuple(
         Wish(
             network=f"{element.get('namespace') or namespace}/{element['name']}",
@@ -102,8 +100,19 @@ def _wishes(annotation: str, namespace: str) -> tuple[Wish, ...]:
             mac=element.get("mac", ""),
             gateways=tuple(element["default-route"]) if "default-route" in element else None,
         )
-        for position, element in enumerate(elements, start=1)
+        for position, element in enumerate(_elements(annotation), start=1)
+        if isinstance(element, dict) and "name" in element
     )
+
+
+def _elements(annotation: str) -> list[Any]:
+    if not annotation.lstrip().startswith("["):
+        parts = annotation.split(",")
+        return [_short_element(part.strip()) for part in parts if part.strip()]
+    try:
+        return list(json.loads(annotation))
+    except ValueError:
+        return []
 
 
 def _short_element(text: str) -> dict[str, str]:

@@ -156,11 +156,12 @@ def _config_maps(path: Path) -> Iterator[Mapping[str, Any]]:
         raise MigrationError(f"{path}: {exc.strerror}") from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise MigrationError(f"{path}: no YAML: {exc}") from exc
-    for document in documents:
-        if isinstance(document, dict) and document.get("kind") == "ConfigMap":
-            data = document.get("data")
-            if isinstance(data, dict):
-                yield data
+    objects = [each for each in documents if isinstance(each, dict)]
+    for each in objects:
+        if each.get("kind") == "List" and isinstance(items := each.get("items"), list):
+            objects += [item for item in items if isinstance(item, dict)]
+        elif each.get("kind") == "ConfigMap" and isinstance(data := each.get("data"), dict):
+            yield data
 
 
 def _plugin(conf: JSONObject) -> JSONObject | None:

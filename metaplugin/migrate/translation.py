@@ -43,12 +43,13 @@ DROPPED = {
     "daemonSocketDir": "the shim finds the daemon by run_dir in metaplugin.conf",
     "connectionLimit": "requests cost the daemon little: the plugins run below the runtime, as "
     "many at a time as that starts",
-    "metricsPort": "there are no metrics yet",
+    "metricsPort": "metrics.listen, by default 127.0.0.1:9547; the DaemonSet's probes ask there, "
+    "so change them with it",
     "enablePprof": "it is a Go profiler",
     "perNodeCertificate": "the daemon uses its pod's service account, or a kubeconfig that you "
     "renew; RBAC (deploy/base/rbac.yaml) lets it read pods and net-attach-defs only",
-    "multusConfigFile": "the configuration is written once, by you, not generated",
-    "cniConfigDir": "the configuration is written once, by you, not generated",
+    "multusConfigFile": "see installation",
+    "cniConfigDir": "see installation",
     "multusAutoconfigDir": "see clusterNetwork",
     "multusMasterCNI": "see clusterNetwork",
     "forceCNIVersion": "metaplugin rewrites nobody's file; versions are negotiated by plugin",
@@ -92,6 +93,7 @@ def translate(installed: Installation) -> Translation:
     _renamed(installed, made)
     _dropped(installed, made)
     _conflist(installed, made)
+    _installation(installed, made)
     _require_valid(made)
     return made
 
@@ -128,10 +130,11 @@ def _default_network(installed: Installation, made: Translation) -> None:
             )
     elif not keys.delegates and installed.thick:
         folder = _on_node(keys.multus_autoconfig_dir or str(CNI_FOLDER))
-        _name_cluster_network(_first_of(Path(folder), installed.master_file), made)
+        _name_cluster_network(str(Path(folder, installed.master_file)), made)
         made.daemon_notes.append(
             f"clusterNetwork: Multus takes {installed.master_file or 'the first file'} of {folder} "
-            "and writes its copy again when that changes; here the file itself is read."
+            "and copies it again when that changes; here the file itself is read, of a folder "
+            "its first that is neither Multus's nor ours."
         )
     elif not keys.delegates:
         raise MigrationError(
@@ -151,17 +154,6 @@ def _name_cluster_network(reference: str, made: Translation) -> None:
             f"clusterNetwork: {reference} is a path in Multus's container; on the node it is "
             f"{on_node}. Where metaplugin's daemon is in a container, mount it at that path."
         )
-
-
-def _first_of(folder: Path, named: str) -> str:
-    """Return the file in a folder that Multus takes for the default network, the folder itself
-    where it isn't on this machine."""
-    if named:
-        return str(folder / named)
-    names = sorted(p.name for p in folder.glob("*.conf*")) if folder.is_dir() else []
-    ours = ("00-multus", "00-metaplugin")
-    names = [n for n in names if n.endswith((".conf", ".conflist")) and not n.startswith(ours)]
-    return str(folder / names[0]) if names else str(folder)
 
 
 def _isolation(installed: Installation, made: Translation) -> None:
@@ -191,8 +183,9 @@ def _folders(installed: Installation, made: Translation) -> None:
     keys = installed.keys
     made.daemon["confDir"] = _on_node(keys.conf_dir or MULTUS_CONF_DIR)
     made.daemon_notes.append(
-        "confDir: Multus's folder; of two files of one network name the list wins, and a broken "
-        "one spoils no other."
+        "confDir: Multus's folder, for net-attach-defs without spec.config; of two files of one "
+        "network name the list wins, and a broken one spoils no other. The DaemonSet doesn't mount "
+        "it: add it as a hostPath where such net-attach-defs are in use."
     )
     if keys.log_level:
         level = _LOG_LEVELS.get(keys.log_level.lower(), "info")
@@ -278,6 +271,29 @@ def _conflist(installed: Installation, made: Translation) -> None:
     notes.append(
         "CRI-O deletes a pod by the configuration that it was made with, which names Multus's "
         "type: put the shim (and metaplugin.conf) in the place of that executable as well."
+    )
+
+
+def _installation(installed: Installation, made: Translation) -> None:
+    """Have the daemon write the configuration, unless it holds what only a hand-written one can."""
+    if "delegates" in made.conflist["plugins"][0] or installed.following:
+        made.daemon_notes.append(
+            "installation: left out, so the daemon writes no CNI configuration, and the DaemonSet "
+            "would serve nobody: delegates and plugins chained to Multus are only in the one that "
+            "is printed here, which you put in place. Better name the default network by "
+            "clusterNetwork, and add `installation: {}`."
+        )
+        return
+    made.daemon["installation"] = {"networkName": made.conflist["name"]}
+    folder = installed.raw.get("cniConfigDir")
+    if isinstance(folder, str) and _on_node(folder).rstrip("/") != str(CNI_FOLDER):
+        made.daemon["installation"]["cniConfDir"] = _on_node(folder)
+    if installed.keys.bin_dir:
+        made.daemon["installation"]["pluginDirs"] = [_on_node(installed.keys.bin_dir)]
+    made.daemon_notes.append(
+        "installation: the daemon writes 00-metaplugin.conflist as soon as Multus's file is gone, "
+        "under the name in use, and `metaplugin install` (the DaemonSet's init container) writes "
+        "metaplugin.conf. Without it both are to be put in place by hand, as printed here."
     )
 
 

@@ -90,6 +90,19 @@ def test_a_network_whose_plugin_is_missing_fails_the_demo_by_name(tmp_path: Path
     assert "nosuchplugin" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("annotation", "problem"), [("'[{]'", "no JSON"), ("'[5]'", "networks[0]")]
+)
+def test_an_annotation_that_is_none_fails_the_demo_in_the_daemons_words(
+    tmp_path: Path, annotation: str, problem: str
+) -> None:
+    examples = one_example(tmp_path, "two-bridges.yaml", **{"storage, backup@backup0": annotation})
+    done = run_demo(examples)
+    assert done.returncode == 1
+    assert problem in flat(done.stdout)
+    assert "Traceback" not in done.stdout
+
+
 def test_a_request_that_a_plugin_ignores_fails_the_demo(tmp_path: Path) -> None:
     """The network declares `mac`, but ptp knows no such capability and makes up an address."""
     examples = one_example(

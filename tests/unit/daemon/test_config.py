@@ -50,6 +50,9 @@ def test_a_taints_key(tmp_path: Path, key: str) -> None:
         ("kubernetes: {startupTaint: 'a=b:NoSchedule'}", "kubernetes.startupTaint"),
         ("kubernetes: {startupTaint: '/x'}", "kubernetes.startupTaint"),
         ("metrics: {listen: 9547}", "metrics.listen"),
+        ("installation:", "installation: nothing in it"),
+        ("globalNamespaces: a,b", "globalNamespaces: must be a list"),
+        ("manifests: /a", "manifests: must hold keys and values"),
         ("metrics: {port: 9547}", "the nearest known one is 'listen'"),
     ],
 )

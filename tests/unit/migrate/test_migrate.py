@@ -89,6 +89,7 @@ def test_a_thick_multus_is_taken_over(tmp_path: Path) -> None:
         "confDir": "/etc/cni/multus/net.d",
         "undeclaredCapabilities": "warn",
         "logLevel": "info",
+        "installation": {"networkName": "multus-cni-network"},
     }
     assert conflist["name"] == "multus-cni-network"
     assert conflist["plugins"] == [
@@ -111,7 +112,8 @@ def test_a_thin_multus_is_taken_over(tmp_path: Path) -> None:
     assert daemon["globalNamespaces"] == ["default", "shared"]
     assert daemon["systemNamespace"] == "network"
     assert daemon["confDir"] == "/etc/cni/other"
-    assert "clusterNetwork" not in daemon
+    assert not {"clusterNetwork", "installation"} & daemon.keys()
+    assert "installation: left out" in notes
     inner = conflist["plugins"][0]["delegates"]
     assert inner == [{"cniVersion": "1.0.0", "name": "flannel", "type": "flannel"}]
     assert "plugin_dirs=/opt/other/bin\n" in shim
@@ -155,6 +157,20 @@ def test_a_manifest_alone_is_enough(tmp_path: Path) -> None:
     daemon, conflist, _, _ = files(tmp_path, "--manifest", manifest)
     assert daemon["clusterNetwork"] == "/etc/cni/net.d/10-a.conf"
     assert (conflist["name"], conflist["cniVersion"]) == ("multus-cni-network", "0.3.1")
+
+
+def test_a_list_as_kubectl_prints_it_is_a_manifest_too(tmp_path: Path) -> None:
+    """The default network is the node's to look up: this machine's own files are no one's."""
+    data = {"daemon-config.json": json.dumps(THICK_DAEMON | {"cniConfigDir": "/host/etc/k3s"})}
+    listed = {"kind": "List", "items": [{"kind": "Secret"}, {"kind": "ConfigMap", "data": data}]}
+    manifest = written(tmp_path / "multus.yaml", listed)
+    daemon, _, _, notes = files(tmp_path, "--manifest", manifest)
+    assert daemon["clusterNetwork"] == "/etc/cni/net.d"
+    assert daemon["installation"] == {
+        "networkName": "multus-cni-network",
+        "cniConfDir": "/etc/k3s",
+    }
+    assert "of a folder its first that is neither Multus's nor ours" in notes
 
 
 def test_every_key_that_multus_knows_is_kept_or_dropped_with_a_reason(tmp_path: Path) -> None:
