@@ -225,7 +225,9 @@ def load_config(path: Path) -> DaemonConfig:
         raise ConfigurationError(f"{path}: no YAML: {exc}") from exc
     if not isinstance(raw, dict | None):
         raise ConfigurationError(f"{path}: must hold keys and values")
-    if raw and raw.get("installation", raw) is None:  # off would be a node that serves nobody
+    if (
+        raw and "installation" in raw and raw["installation"] is None
+    ):  # off would be a node that serves nobody
         raise ConfigurationError(
             f"{path}: installation: nothing in it; `installation: {{}}` takes every default"
         )

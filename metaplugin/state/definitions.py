@@ -19,12 +19,11 @@ from metaplugin.cni.raw import JSONObject, dump, load_object
 from metaplugin.commands.ports import Name
 from metaplugin.npwg.definition import NetworkAttachmentDefinition, definition_from_object
 from metaplugin.npwg.names import require_label, require_subdomain
+from metaplugin.state.folders import opened
 
 log = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"  # no namespace's name
-# No links: a daemon's container may write here, and standalone processes are the host's root.
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,7 +68,7 @@ class DefinitionFolder:
             with self._locked() as folder:
                 with suppress(FileExistsError):
                     os.mkdir(name[0], 0o700, dir_fd=folder)
-                with _opened(name[0], folder) as namespace:
+                with opened(name[0], within=folder) as namespace:
                     _replace(name[1], namespace, dump(definition_object(definition)), folder)
                 os.fsync(folder)
         self._held[name] = definition
@@ -79,7 +78,7 @@ class DefinitionFolder:
         self._held.pop(name, None)
         if (path := self._path(name)) and path.exists():
             with self._locked() as folder:
-                with _opened(name[0], folder) as namespace:
+                with opened(name[0], within=folder) as namespace:
                     with suppress(FileNotFoundError):
                         os.unlink(name[1], dir_fd=namespace)
                     os.fsync(namespace)
@@ -112,7 +111,7 @@ class DefinitionFolder:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync(self._folder.parent)
-        with _opened(self._folder) as descriptor:
+        with opened(self._folder) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
 
@@ -157,15 +156,6 @@ def _replace(name: str, namespace: int, content: bytes, folder: int) -> None:
     os.fsync(namespace)
 
 
-@contextmanager
-def _opened(folder: str | Path, within: int | None = None) -> Iterator[int]:
-    descriptor = os.open(folder, _FOLDER, dir_fd=within)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _sync(folder: Path) -> None:
-    with _opened(folder) as descriptor:
+    with opened(folder) as descriptor:
         os.fsync(descriptor)

@@ -17,14 +17,12 @@ from typing import TypeVar
 
 from metaplugin.attachments.record import StoredRecord, decode_stored_record
 from metaplugin.cni.errors import IOFailure
+from metaplugin.state.folders import opened
 from metaplugin.wire.container import DamagedRecord, sandbox_file_name
 
 log = logging.getLogger(__name__)
 
 TOMBSTONE_LIFE_S = 24 * 3600  # runtimes repeat a DEL for as long as they try to remove a sandbox
-
-# No link: a daemon's container may write here, and standalone processes are the host's root.
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _T = TypeVar("_T")
 
@@ -73,17 +71,11 @@ class RecordFolder:
 
     def _drop_old_tombstones(self) -> None:
         oldest = time.time() - TOMBSTONE_LIFE_S
-        try:
-            folder = os.open(self._tombstones, _FOLDER)
-        except FileNotFoundError:
-            return
-        try:
+        with contextlib.suppress(FileNotFoundError), opened(self._tombstones) as folder:
             for name in os.listdir(folder):
                 with contextlib.suppress(FileNotFoundError):  # another process may sweep as well
                     if os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime < oldest:
                         os.unlink(name, dir_fd=folder)
-        finally:
-            os.close(folder)
 
 
 def survey(state: Path, prefix: str = "") -> dict[str, StoredRecord | DamagedRecord]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.cluster.machine import until
 from tests.cluster.objects import bridge, container, pod
@@ -28,6 +28,18 @@ _LOOKED = "that is all"
 _SHOW = f"ip -o -4 addr; echo {_LOOKED}; trap exit TERM; sleep infinity & wait"
 
 
+@contextmanager
+def churning(site: Site) -> Iterator[Churn]:
+    """Pods that come and go until the end."""
+    site.apply(*DEFINITIONS)
+    churn = Churn(site)
+    churn.start()
+    try:
+        yield churn
+    finally:
+        churn.end()
+
+
 class Churn:
     """So many pods at a time, each of which sees its own interfaces. `lived` is how many have come
     and gone as they should, `problems` what became of the others."""
@@ -42,18 +54,12 @@ class Churn:
         self.lived = 0
         self.problems: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._site.apply(*DEFINITIONS)
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def end(self) -> None:
+        """Return when every pod has gone."""
         self._ends.set()
         for thread in self._threads:
             thread.join()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metaplugin import __version__
-from tests.cluster.churn import DEFINITIONS, Churn, troubles
+from tests.cluster.churn import DEFINITIONS, churning, troubles
 from tests.cluster.deployed import ARCHIVE, metrics, shim, wait_for_rollout
 from tests.cluster.machine import until
 from tests.cluster.metaplugin import PLUGINS, STATE, Installed
@@ -66,7 +66,7 @@ def test_no_pod_notices_an_update(deployed: Installed, tmp_path: Path) -> None:
     site, [node] = deployed.site, deployed.site.nodes
     ours, theirs = shim(node).read_bytes(), other_release(ARCHIVE, tmp_path / "other.tar")
     node.import_image(tmp_path / "other.tar")
-    with Churn(site) as churn:
+    with churning(site) as churn:
         update(site, OTHER)
         assert is_served_by(node, VERSION)
         assert shim(node).read_bytes() == theirs
